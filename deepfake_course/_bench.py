@@ -1,0 +1,90 @@
+"""Speed as a ratio: the obvious way against the course's way, in one run. Written by hand.
+
+A row is an object with a name, what it is measured against, a target, and four functions. Both ways
+run in turn (A B A B ...), so that a busy machine slows both; the ratio of each turn is one sample.
+"""
+import importlib
+import os
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Callable
+
+from tqdm.auto import tqdm
+
+GROUPS = {"ground": "deepfake_course._bench_ground"}
+
+
+@dataclass
+class Bench:
+    """One row of the table; larger ratios are better."""
+
+    name: str
+    against: str  # the obvious way, in words
+    target: float  # smallest ratio that counts as met
+    setup: Callable[[], Any]  # makes the inputs, not timed
+    obvious: Callable[[Any], Any]
+    ours: Callable[[Any], Any]
+    agree: Callable[[Any, Any, Any], tuple[bool, str]]  # (inputs, obvious answer, our answer)
+    repeats: int = 3
+    inner: int = 1  # times that `ours` runs in one turn, for ways too short to time once
+
+
+def rows_of(group: str) -> list[Bench]:
+    """The rows of one group."""
+    if group not in GROUPS:
+        raise ValueError(f"there is no bench group {group!r}; groups are: {', '.join(GROUPS)}")
+    return importlib.import_module(GROUPS[group]).ROWS
+
+
+def measure(bench: Bench) -> dict:
+    """Time both ways in turn and check that they agree."""
+    inputs = bench.setup()
+    ours = bench.ours(inputs)  # warm-up: loads weights and libraries, which is not what is compared
+    ratios = []
+    for _ in range(bench.repeats):
+        start = time.perf_counter()
+        obvious = bench.obvious(inputs)
+        middle = time.perf_counter()
+        for _ in range(bench.inner):
+            ours = bench.ours(inputs)
+        end = time.perf_counter()
+        ratios.append((middle - start) / ((end - middle) / bench.inner))
+    equal, note = bench.agree(inputs, obvious, ours)
+    return {
+        "name": bench.name,
+        "ratio": round(statistics.median(ratios), 2),
+        "low": round(min(ratios), 2),
+        "high": round(max(ratios), 2),
+        "target": bench.target,
+        "equal": bool(equal),
+        "against": bench.against,
+        "note": note,
+    }
+
+
+def run(group: str | None = None, only: list[str] | None = None) -> list[dict]:
+    """Measure all rows of a group, or of all groups."""
+    rows = [row for name in ([group] if group else GROUPS) for row in rows_of(name)]
+    if only:
+        unknown = set(only) - {row.name for row in rows}
+        if unknown:
+            raise ValueError(f"no bench row {', '.join(sorted(unknown))}; rows are: {', '.join(r.name for r in rows)}")
+        rows = [row for row in rows if row.name in only]
+    bar = tqdm(rows, unit="row")
+    results = []
+    for row in bar:
+        bar.set_description(row.name)
+        results.append(measure(row))
+    return results
+
+
+def machine() -> str:
+    """The machine and the versions that a ratio belongs to, in one line."""
+    names = ("torch", "numpy", "scikit-learn", "av", "opencv-python-headless", "facenet-pytorch", "dlib-bin")
+    return ", ".join(
+        [f"{os.cpu_count()} x {platform.machine()}", platform.system(), f"Python {platform.python_version()}"]
+        + [f"{name} {version(name)}" for name in names]
+    )

@@ -1,0 +1,181 @@
+"""The console script `deepfake-course`. Written by hand; the work is done in the lessons' modules.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped with Ctrl-C. A user's mistake is one line on
+standard error; a traceback means a fault of the course. With --json nothing else is on standard output.
+"""
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+app = typer.Typer(
+    name="deepfake-course",
+    help="A teaching lab for deepfake detection, from the command line.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+results_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(results_app, name="results")
+Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON and nothing else.")]
+
+
+def _tell(message):
+    typer.echo(f"deepfake-course: {message}", err=True)
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def friendly(command):
+    """Turn a user's mistake into one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _tell("stopped; what was finished is kept, and the same command goes on from there")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except (ValueError, OSError) as error:
+            _tell(_explain(error))
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _print_json(rows):
+    typer.echo(json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _print_table(rows, columns):
+    texts = [[str(row.get(c, "")) if row.get(c) is not None else "-" for c in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [columns, *texts]) for i in range(len(columns))]
+    for line in [columns, *texts]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+@app.command(epilog="Example: deepfake-course doctor")
+@friendly
+def doctor(json_: Json = False):
+    """Say what this machine has, what is missing and what to do."""
+    from . import _doctor
+
+    rows = list(_doctor.check())
+    if json_:
+        _print_json(rows)
+    for row in [] if json_ else rows:
+        mark = "ok  " if row["ok"] else "FAIL" if row["required"] else "note"
+        typer.echo(f"{mark}  {row['what']:28}{row['state']}")
+        if row["remedy"]:
+            typer.echo(f"      {'':28}-> {row['remedy']}")
+    faults = [row["what"] for row in rows if row["required"] and not row["ok"]]
+    if faults:
+        _tell(f"{len(faults)} to mend: {', '.join(faults)}")
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: deepfake-course bench ground --json > bench.json")
+@friendly
+def bench(
+    group: Annotated[Optional[str], typer.Argument(help="Group of rows; all groups by default.")] = None,
+    only: Annotated[Optional[list[str]], typer.Option(help="Measure this row only (may be given again).")] = None,
+    json_: Json = False,
+):
+    """Measure the course's fast ways against the obvious ways; ratios, larger is better."""
+    from . import _bench
+
+    rows = _bench.run(group, only)
+    if json_:
+        _print_json(rows)
+    else:
+        typer.echo(_bench.machine())
+        shown = [{**row, "ratio": f"{row['ratio']:.1f} ({row['low']:.1f} to {row['high']:.1f})",
+                  "met": "yes" if row["ratio"] >= row["target"] else "NO", "equal": "yes" if row["equal"] else "NO"} for row in rows]
+        _print_table(shown, ["name", "ratio", "target", "met", "equal", "against", "note"])
+    different = [row["name"] for row in rows if not row["equal"]]
+    if different:
+        _tell(f"both ways do not agree: {', '.join(different)}")
+        raise typer.Exit(1)
+
+
+@results_app.callback(invoke_without_command=True, epilog="Example: deepfake-course results --json")
+@friendly
+def results(
+    context: typer.Context,
+    verify: Annotated[Optional[str], typer.Option(metavar="NAME", help="Recompute one recorded row and compare.")] = None,
+    json_: Json = False,
+):
+    """List the recorded headline results, verify one, or recompute a lesson's."""
+    if context.invoked_subcommand:
+        return
+    from . import _results
+
+    if verify:
+        row, fresh, same = _results.verify(verify)
+        if json_:
+            _print_json([{"name": row["name"], "recorded": row["value"], "recomputed": fresh.value, "same": same}])
+        else:
+            typer.echo(f"{row['name']}: recorded {row['value']:.6g}, recomputed {fresh.value:.6g}: {'same' if same else 'DIFFERENT'}")
+        raise typer.Exit(0 if same else 1)
+    rows = [{key: row[key] for key in _results.KEYS} for row in _results.load()]
+    _show_results(rows, json_)
+
+
+def _show_results(rows, json_):
+    from . import _results
+
+    if json_:
+        _print_json([{key: row[key] for key in _results.KEYS} for row in rows])
+        return
+    shown = [row | {"value": f"{row['value']:.3f}",
+                    "interval": None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
+                    "baseline": None if row["baseline"] is None else f"{row['baseline']:.3f}",
+                    "report": row["seed_report"]} for row in rows]
+    _print_table(shown, ["lesson", "name", "value", "interval", "n", "baseline", "report", "data", "weights"])
+
+
+@results_app.command("run", epilog="Example: deepfake-course results run metrics")
+@friendly
+def results_run(
+    lesson: Annotated[str, typer.Argument(help="Module name of the lesson, such as metrics.")],
+    force: Annotated[bool, typer.Option(help="Recompute rows that are up to date, too.")] = False,
+    json_: Json = False,
+):
+    """Recompute a lesson's headline rows into nbs/results.json; goes on where it was stopped."""
+    from . import _results
+
+    _show_results(_results.run(lesson, force), json_)
+
+
+@app.command(epilog="Example: deepfake-course curriculum --json")
+@friendly
+def curriculum(json_: Json = False):
+    """Resolve every name in nbs/curriculum.csv and print how much of the curriculum is delivered."""
+    from . import _curriculum
+
+    report = _curriculum.report(json_)
+    typer.echo(report if isinstance(report, str) else json.dumps(report, indent=1, ensure_ascii=False))
+
+
+def main():
+    """Entry point of the console script."""
+    app(prog_name="deepfake-course")
+
+
+if __name__ == "__main__":
+    main()

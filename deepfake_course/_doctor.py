@@ -1,0 +1,109 @@
+"""What this machine has, what is missing, and what to do about it. Written by hand."""
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from .core import cache_dir, hash_file, sample_dir
+
+PACKAGES = (
+    "jupyterlab", "nbdev", "torch", "torchvision", "tensorflow", "keras", "facenet-pytorch",
+    "scikit-learn", "dlib-bin", "seaborn", "ipywidgets", "av", "opencv-python-headless",
+)
+OPTIONAL = ("nbdev",)  # needed to change or test lessons, not to read them
+
+
+def check() -> list[dict]:
+    """Rows of {what, state, ok, required, remedy}; `ok` False and `required` True is a fault."""
+    return [*_system(), *_packages(), *_files(), *_weights(), *_optional()]
+
+
+def _row(what, state, ok=True, required=True, remedy=""):
+    return {"what": what, "state": str(state), "ok": bool(ok), "required": required, "remedy": "" if ok else remedy}
+
+
+def _system():
+    free = shutil.disk_usage(cache_dir()).free / 1e9
+    memory = _memory()
+    yield _row("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield _row("processor", f"{os.cpu_count()} cores", (os.cpu_count() or 1) >= 2, False, "lessons take about twice as long on one core")
+    yield _row("memory", f"{memory:.0f} GB" if memory else "unknown", not memory or memory >= 3.5, False,
+               "a lesson needs up to 2 GB: close other programs, one lesson at a time")
+    yield _row("disk", f"{free:.0f} GB free", free >= 2, True, "free 2 GB, or set DEEPFAKE_COURSE_CACHE to a folder on a larger disk")
+
+
+def _memory():
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return None
+
+
+def _packages():
+    for name in PACKAGES:
+        try:
+            yield _row(name, version(name))
+        except PackageNotFoundError:
+            yield _row(name, "missing", False, name not in OPTIONAL, "run `python3 course.py setup`")
+    guard = "triton" in sys.modules or any(type(f).__name__ == "_TritonFirst" for f in sys.meta_path)
+    needed = importlib.util.find_spec("triton") is not None if sys.modules.get("triton", 0) is not None else True
+    state = "Triton loads before TensorFlow" if guard and needed else "not needed: no Triton here"
+    blocked = "triton" in sys.modules and sys.modules["triton"] is None
+    yield _row("import guard", "Triton is switched off" if blocked else state, not blocked, False,
+               "import deepfake_course before tensorflow")
+
+
+def _files():
+    folder = sample_dir()
+    table = pd.read_csv(folder / "samples.csv")
+    bad = [row["name"] for _, row in table.iterrows()
+           if not (folder / row["name"]).is_file() or hash_file(folder / row["name"]) != row["sha256"]]
+    yield _row("sample files", f"{len(table) - len(bad)} of {len(table)} as listed", not bad, True,
+               f"changed or missing: {', '.join(bad)}; run `git checkout data_samples`")
+    cache = cache_dir()
+    size = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file()) / 1e6
+    try:
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+        yield _row("cache", f"{_short(cache)}, {size:.0f} MB, safe to delete")
+    except OSError as error:
+        yield _row("cache", f"{_short(cache)}: {error.strerror}", False, True, "set DEEPFAKE_COURSE_CACHE to a folder you may write to")
+    data = os.environ.get("DEEPFAKE_COURSE_DATA")
+    yield _row("real databases", data or "none: lessons use the samples (set DEEPFAKE_COURSE_DATA=DIR to use yours)",
+               not data or Path(data).is_dir(), False, f"DEEPFAKE_COURSE_DATA points to {data}, which is no folder")
+
+
+def _short(path):
+    home = str(Path.home())
+    return str(path).replace(home, "~", 1) if str(path).startswith(home + os.sep) else str(path)
+
+
+def _package_file(package, *parts):
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin).parent.joinpath(*parts) if spec and spec.origin else None
+    return path if path and path.is_file() else None
+
+
+def _weights():
+    again = "run `python3 course.py setup`"
+    mtcnn = _package_file("facenet_pytorch", "data", "pnet.pt")
+    points = _package_file("face_recognition_models", "models", "shape_predictor_68_face_landmarks.dat")
+    yield _row("MTCNN weights", "in facenet-pytorch (MIT)" if mtcnn else "missing", mtcnn, True, again)
+    yield _row("dlib 68 landmarks", "in face_recognition_models (non-commercial use only)" if points else "missing", points, True, again)
+    facenet = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch")) / "checkpoints" / "20180402-114759-vggface2.pt"
+    yield _row("FaceNet weights (VGGFace2)", "downloaded" if facenet.is_file() else "not here", facenet.is_file(), False,
+               "optional, non-commercial; a lesson that can use them says so and works without")
+
+
+def _optional():
+    import torch
+
+    kinds = [k for k, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok]
+    yield _row("GPU", ", ".join(kinds) or "none: every lesson runs on the processor", True, False)
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    yield _row("Chromium", browser or "missing", browser, False, "only the browser tests need it: `sudo apt install chromium` on Debian or Ubuntu")

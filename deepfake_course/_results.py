@@ -1,0 +1,166 @@
+"""Recorded headline results: recompute, list, verify. Written by hand; the lessons mark what to run.
+
+`nbs/results.json` is a list of rows. Each is a `Result` plus `hashes` of data, weights, config and
+code; a row whose hashes no longer fit the working tree is *stale*.
+"""
+import ast
+import hashlib
+import importlib
+import inspect
+import json
+import sys
+import textwrap
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .core import HEADLINES, Result, atomic_write, hash_config, hash_file, sample, sample_dir
+
+BUDGET = 30 * 60  # seconds that one `results run LESSON` may take
+KEYS = [f.name for f in fields(Result)]
+
+
+def results_path() -> Path:
+    """The committed file of recorded rows; it exists in a clone only."""
+    folder = sample_dir().parent / "nbs"
+    if not folder.is_dir():
+        raise ValueError("results are recorded in a clone of the course: there is no nbs/ folder here")
+    return folder / "results.json"
+
+
+def load() -> list[dict]:
+    """All recorded rows with their hashes."""
+    path = results_path()
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def save(rows: list[dict]):
+    """Write all rows at once, ordered by lesson and name."""
+    rows = sorted(rows, key=lambda row: (row["lesson"], row["name"]))
+    with atomic_write(results_path()) as f:
+        f.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+def lessons() -> list[str]:
+    """Module names of all lessons, in lesson order."""
+    return [path.stem.split("_", 1)[1] for path in sorted(results_path().parent.glob("[0-9][0-9]_*.ipynb"))]
+
+
+def headlines(lesson: str) -> dict:
+    """Functions of a lesson that make a headline row, by function name."""
+    if lesson not in lessons():
+        raise ValueError(f"there is no lesson {lesson!r}; lessons are: {', '.join(lessons())}")
+    importlib.import_module(f"deepfake_course.{lesson}")
+    return {name: function for (module, name), function in HEADLINES.items() if module == lesson}
+
+
+def hashes(function, config: dict) -> dict:
+    """What a row depends on: the sample files, the trained weights, the settings, the code."""
+    return {
+        "function": function.__name__,
+        "data": {name: hash_file(sample(name)) for name in function.data},
+        "weights": {name: hash_file(sample(name)) for name in function.weights},
+        "config": hash_config(config),
+        "code": code_hash(function),
+    }
+
+
+def stale_rows() -> list[str]:
+    """One sentence for each recorded row that does not fit the working tree, and each that is missing."""
+    rows, problems = load(), []
+    for lesson in lessons():
+        known = headlines(lesson)
+        for name in known:
+            if not any(row["lesson"] == lesson and row["hashes"]["function"] == name for row in rows):
+                problems.append(f"{lesson}: {name} was never recorded, run `deepfake-course results run {lesson}`")
+        for row in (row for row in rows if row["lesson"] == lesson):
+            problem = _stale(row, known)
+            if problem:
+                problems.append(f"{lesson}: {row['name']}: {problem}, run `deepfake-course results run {lesson}`")
+    unknown = {row["lesson"] for row in rows} - set(lessons())
+    return problems + [f"results.json has rows of {lesson!r}, which is no lesson" for lesson in sorted(unknown)]
+
+
+def _stale(row: dict, known: dict) -> str:
+    function = known.get(row["hashes"]["function"])
+    if function is None:
+        return f"{row['hashes']['function']} is gone"
+    now = hashes(function, row["config"])
+    changed = [what for what in ("data", "weights", "config", "code") if now[what] != row["hashes"][what]]
+    return f"{' and '.join(changed)} changed" if changed else ""
+
+
+def run(lesson: str, force: bool = False) -> list[dict]:
+    """Recompute a lesson's rows and save after each; rows that are up to date are kept, so a killed run goes on."""
+    known, start = headlines(lesson), time.monotonic()
+    if not known:
+        raise ValueError(f"lesson {lesson!r} has no headline results")
+    rows = [row for row in load() if row["lesson"] != lesson or row["hashes"]["function"] in known]
+    for name, function in tqdm(known.items(), desc=lesson, unit="row"):
+        mine = [row for row in rows if row["lesson"] == lesson and row["hashes"]["function"] == name]
+        if mine and not force and not _stale(mine[0], known):
+            continue
+        if time.monotonic() - start > BUDGET:
+            raise ValueError(f"{lesson} took more than {BUDGET // 60} min; run the same command again to go on at {name}")
+        result = function()
+        if result.lesson != lesson:
+            raise ValueError(f"{name} says its lesson is {result.lesson!r}, but it belongs to {lesson!r}")
+        rows = [row for row in rows if row not in mine]
+        rows.append({**asdict(result), "hashes": hashes(function, result.config)})
+        save(rows)
+    return [row for row in rows if row["lesson"] == lesson]
+
+
+def verify(name: str) -> tuple[dict, Result, bool]:
+    """Recompute one recorded row: the row, the fresh result, and whether they agree to six digits."""
+    rows = [row for row in load() if name in (row["name"], row["hashes"]["function"])]
+    if not rows:
+        raise ValueError(f"no recorded result is called {name!r}; there are: {', '.join(row['name'] for row in load())}")
+    row = rows[0]
+    fresh = headlines(row["lesson"]).get(row["hashes"]["function"])
+    if fresh is None:
+        raise ValueError(f"{row['hashes']['function']} is no longer in lesson {row['lesson']}")
+    fresh = fresh()
+    same = all(_close(row[key], getattr(fresh, key)) for key in ("value", "low", "high", "baseline"))
+    return row, fresh, same and row["n"] == fresh.n
+
+
+def _close(a, b) -> bool:
+    if a is None or b is None:
+        return a is b
+    return abs(a - b) <= 1e-6 * max(1, abs(a))
+
+
+def code_hash(function) -> str:
+    """SHA-256 of the code a function runs: its own and all of the package that it reaches by name.
+
+    Hashing the file would make every record stale when a comment is mended; hashing the function
+    alone would miss the ones it calls. So names are followed, and syntax trees are compared, which
+    hold neither comments nor layout. Attributes (`module.function`) are not followed.
+    """
+    package, seen, todo, parts = function.__module__.split(".")[0], set(), [function], []
+    while todo:
+        item = inspect.unwrap(todo.pop())
+        if item in seen:
+            continue
+        seen.add(item)
+        tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
+        parts.append(ast.dump(_without_docstrings(tree)))
+        scope = vars(sys.modules[item.__module__])
+        for name in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
+            value = scope.get(name)
+            if isinstance(value, (bool, int, float, str)):
+                parts.append(f"{name}={value!r}")
+            elif hasattr(value, "__qualname__") and (value.__module__ or "").split(".")[0] == package:
+                todo.append(value)
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+
+
+def _without_docstrings(tree):
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]
+    return tree
