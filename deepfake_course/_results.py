@@ -140,6 +140,7 @@ def code_hash(function) -> str:
     alone would miss the ones it calls. So names are followed, and syntax trees are compared, which
     hold neither comments nor layout. Attributes (`module.function`) are not followed.
     """
+    function = inspect.unwrap(function)
     package, seen, todo, parts = function.__module__.split(".")[0], set(), [function], []
     while todo:
         item = inspect.unwrap(todo.pop())

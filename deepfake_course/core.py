@@ -162,7 +162,7 @@ def fetch(
         raise ValueError(f"{path} is another file (its SHA-256 differs): delete it, or {by_hand}")
     if path.is_file():
         return path
-    print(f"{name}: {size / 1e6:.1f} MB, licence: {licence}")
+    print(f"{name}: {size:,} bytes, licence: {licence}")
     part = path.with_name(path.name + ".part")
     try:
         _download(url, part, size)

@@ -61,7 +61,7 @@ def facts(tmp_path):
 def test_fetch_keeps_a_good_file_and_asks_once(server, facts, capsys):
     path = fetch(f"{server}/good.bin", **facts)
     assert path.read_bytes() == BODY
-    assert "1.0 MB, licence: CC0" in capsys.readouterr().out
+    assert "1,024,000 bytes, licence: CC0" in capsys.readouterr().out
     assert fetch(f"{server}/good.bin", **facts) == path
     assert len(_Server.asked) == 1
 
