@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -25,6 +26,10 @@ app = typer.Typer(
 )
 results_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(results_app, name="results")
+Sampling = Enum("Sampling", {name: name for name in ("even", "first", "every")})
+Method = Enum("Method", {name: name for name in ("mtcnn", "dlib", "viola_jones")})
+Which = Enum("Which", {name: name for name in ("largest", "central", "all")})
+Format = Enum("Format", {name: name for name in ("png", "jpg")})
 Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON and nothing else.")]
 
 
@@ -89,10 +94,52 @@ def doctor(json_: Json = False):
         raise typer.Exit(1)
 
 
+@app.command(epilog='Example: deepfake-course faces interview.mp4 "holiday pictures" --out faces --frames 30')
+@friendly
+def faces(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Clips, pictures, or folders of them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Gets faces.csv and a folder of crops for each file.")],
+    frames: Annotated[Optional[int], typer.Option(min=1, help="Frames of a clip to look at.")] = 30,
+    sampling: Annotated[Sampling, typer.Option(help="Which frames: evenly spaced, the first, or every --step-th.")] = Sampling.even,
+    step: Annotated[Optional[int], typer.Option(min=1, help="For --sampling every.")] = None,
+    method: Annotated[Method, typer.Option(help="Face detector.")] = Method.mtcnn,
+    min_face: Annotated[Optional[float], typer.Option(help="Smallest face in pixels; a share of the picture by default.")] = None,
+    min_prob: Annotated[float, typer.Option(min=0, max=1, help="Least probability of a face (mtcnn).")] = 0.9,
+    which: Annotated[Which, typer.Option(help="Of several faces in a frame, take these.")] = Which.largest,
+    margin: Annotated[float, typer.Option(min=0, help="Added to the longer side of the box, as a share.")] = 0.3,
+    size: Annotated[int, typer.Option(min=16, help="Side of a crop in pixels.")] = 224,
+    align: Annotated[bool, typer.Option("--align", help="Turn the eyes level.")] = False,
+    format_: Annotated[Format, typer.Option("--format", help="png is exact, jpg is small.")] = Format.png,
+    cache: Annotated[bool, typer.Option(help="Keep finished parts in the cache, to go on after a stop.")] = True,
+    json_: Json = False,
+):
+    """Take faces out of clips and pictures: crops, boxes, 68 landmarks, and an honest count."""
+    from dataclasses import asdict
+
+    from .faces import extract_many
+
+    table, reports, failures = extract_many(
+        paths, out, cache=cache, k=frames, how=sampling.value, step=step, method=method.value, min_face=min_face,
+        min_prob=min_prob, faces=which.value, margin=margin, size=size, align=align, ext=format_.value,
+    )
+    if json_:
+        failed = [{"source": source, "error": why} for source, why in failures.items()]
+        _print_json([asdict(report) for report in reports] + failed)
+    else:
+        for report in reports:
+            typer.echo(str(report))
+        typer.echo(f"{len(table)} faces of {table['source'].nunique()} files are in {out / 'faces.csv'}")
+    for source, why in failures.items():
+        name, why = Path(source).name, " ".join(why.split())
+        _tell(why if name in why else f"{name}: {why}")
+    if failures:
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: deepfake-course bench ground --json > bench.json")
 @friendly
 def bench(
-    group: Annotated[Optional[str], typer.Argument(help="Group of rows; all groups by default.")] = None,
+    group: Annotated[Optional[str], typer.Argument(metavar="[GROUP]", help="Group of rows; all groups by default.")] = None,
     only: Annotated[Optional[list[str]], typer.Option(help="Measure this row only (may be given again).")] = None,
     json_: Json = False,
 ):
@@ -152,7 +199,7 @@ def _show_results(rows, json_):
 @results_app.command("run", epilog="Example: deepfake-course results run metrics")
 @friendly
 def results_run(
-    lesson: Annotated[str, typer.Argument(help="Module name of the lesson, such as metrics.")],
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="Module name of the lesson, such as metrics.")],
     force: Annotated[bool, typer.Option(help="Recompute rows that are up to date, too.")] = False,
     json_: Json = False,
 ):
@@ -168,8 +215,14 @@ def curriculum(json_: Json = False):
     """Resolve every name in nbs/curriculum.csv and print how much of the curriculum is delivered."""
     from . import _curriculum
 
-    report = _curriculum.report(json_)
-    typer.echo(report if isinstance(report, str) else json.dumps(report, indent=1, ensure_ascii=False))
+    if json_:
+        _print_json(_curriculum.report(json=True))
+    else:
+        typer.echo(_curriculum.report(json=False))
+    problems = _curriculum.report(json=True)["problems"]
+    if problems:
+        _tell(f"{len(problems)} names do not resolve")
+        raise typer.Exit(1)
 
 
 def main():

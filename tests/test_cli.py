@@ -37,7 +37,7 @@ def test_every_command_has_help_with_an_example(command):
         (["bogus"], ["bogus"]),
         (["doctor", "--bogus"], ["--bogus"]),
         (["faces"], ["PATH"]),
-        (["faces", "clip.mp4"], ["--out"]),
+        (["faces", __file__], ["--out"]),
         (["results", "run"], ["LESSON"]),
         (["faces", "no such file.mp4", "--out", "x"], ["no such file.mp4"]),
     ],
