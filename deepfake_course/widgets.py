@@ -37,11 +37,13 @@ def kept(
     build:Callable, # build(figure) -> parts; called only when the key is new
 )->object: # What `build` returned for this key
     "The parts of a figure that was built once and is drawn often."
-    if getattr(figure, "_kept_key", None) != key:
+    old_key, parts, axes = getattr(figure, "_kept", (None, None, None))
+    if old_key != key or axes != figure.axes:
         figure.clear()
-        figure._kept_parts = build(figure)
-        figure._kept_key = key
-    return figure._kept_parts
+        figure._kept = (None, None, None)
+        parts = build(figure)
+        figure._kept = (key, parts, list(figure.axes))
+    return parts
 
 # %% ../nbs/03_widgets.ipynb #88b55dac
 def decide(
@@ -206,10 +208,11 @@ class Explorer:
 
     def _say(self, text, role):
         self.status = text
-        self.line.value = f'<p role="{role}" aria-live="polite">{html.escape(text)}</p>'
+        live = "polite" if role == "status" else "assertive"
+        self.line.value = f'<p role="{role}" aria-live="{live}">{html.escape(text)}</p>'
 
     def _repr_mimebundle_(self, **kwargs):
-        live = self.widget._repr_mimebundle_(**kwargs) or {}
+        live = {} if self.widget.comm is None else self.widget._repr_mimebundle_(**kwargs)
         picture = base64.b64encode(self.png).decode()
         return {**live, "text/plain": self.status, "image/png": picture}
 
