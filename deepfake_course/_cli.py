@@ -97,6 +97,7 @@ def doctor(json_: Json = False):
 @app.command(epilog='Example: deepfake-course faces interview.mp4 "holiday pictures" --out faces --frames 30')
 @friendly
 def faces(
+    context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Clips, pictures, or folders of them.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Gets faces.csv and a folder of crops for each file.")],
     frames: Annotated[Optional[int], typer.Option(min=1, help="Frames of a clip to look at.")] = 30,
@@ -110,6 +111,10 @@ def faces(
     size: Annotated[int, typer.Option(min=16, help="Side of a crop in pixels.")] = 224,
     align: Annotated[bool, typer.Option("--align", help="Turn the eyes level.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="png is exact, jpg is small.")] = Format.png,
+    settings: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Settings as JSON, such as an earlier run's report.json; options given here win."),
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Keep finished parts in the cache, to go on after a stop.")] = True,
     json_: Json = False,
 ):
@@ -118,10 +123,17 @@ def faces(
 
     from .faces import extract_many
 
-    table, reports, failures = extract_many(
-        paths, out, cache=cache, k=frames, how=sampling.value, step=step, method=method.value, min_face=min_face,
-        min_prob=min_prob, faces=which.value, margin=margin, size=size, align=align, ext=format_.value,
-    )
+    chosen = {
+        "frames": ("k", frames), "sampling": ("how", sampling.value), "step": ("step", step),
+        "method": ("method", method.value), "min_face": ("min_face", min_face), "min_prob": ("min_prob", min_prob),
+        "which": ("faces", which.value), "margin": ("margin", margin), "size": ("size", size),
+        "align": ("align", align), "format_": ("ext", format_.value),
+    }
+    values = dict(chosen.values())
+    if settings:
+        given = {key for name, (key, _) in chosen.items() if context.get_parameter_source(name).name == "COMMANDLINE"}
+        values |= {key: value for key, value in _read_settings(settings).items() if key not in given}
+    table, reports, failures = extract_many(paths, out, cache=cache, **values)
     if json_:
         failed = [{"source": source, "error": why} for source, why in failures.items()]
         _print_json([asdict(report) for report in reports] + failed)
@@ -134,6 +146,22 @@ def faces(
         _tell(why if name in why else f"{name}: {why}")
     if failures:
         raise typer.Exit(1)
+
+
+def _read_settings(path):
+    from dataclasses import fields
+
+    from .faces import FaceSettings
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    values = values.get("settings", values) if isinstance(values, dict) else values
+    known = {field.name for field in fields(FaceSettings)}
+    if not isinstance(values, dict) or set(values) - known:
+        raise ValueError(f"{path} may hold these settings and no others: {', '.join(sorted(known))}")
+    return values
 
 
 @app.command(epilog="Example: deepfake-course bench ground --json > bench.json")

@@ -114,6 +114,22 @@ def test_bench_catches_ways_that_do_not_agree():
     assert _bench.measure(row)["equal"] is False
 
 
+def test_settings_of_an_earlier_run_repeat_it(tmp_path):
+    from deepfake_course.core import sample
+
+    clip = sample("astronaut.mp4")
+    first = call("faces", clip, "--out", tmp_path / "a", "--frames", 4, "--size", 64, "--align", "--format", "jpg")
+    assert first.returncode == 0, first.stderr
+    record = tmp_path / "a" / "crops" / "astronaut" / "report.json"
+    again = call("faces", clip, "--out", tmp_path / "b", "--settings", record)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "a" / "faces.csv").read_bytes() == (tmp_path / "b" / "faces.csv").read_bytes()
+    other = call("faces", clip, "--out", tmp_path / "c", "--settings", record, "--frames", 2)
+    assert (tmp_path / "c" / "faces.csv").read_text().count("\n") == 3, other.stderr
+    record.write_text('{"colour": "red"}')
+    fails(call("faces", clip, "--out", tmp_path / "d", "--settings", record), 1, "and no others")
+
+
 def test_verify_recomputes():
     answer = call("results", "--verify", "always_fake_accuracy", "--json")
     assert answer.returncode == 0, answer.stderr
