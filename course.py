@@ -787,7 +787,7 @@ def parser():
         one.set_defaults(function=function, extra=extra)
         return one
 
-    cpu = "on Linux, install PyTorch's smaller CPU wheels (about 5 GB in all); remembered until `clean`"
+    cpu = "on Linux, install PyTorch's smaller CPU wheels (about 4 GB in all); remembered until `clean`"
     one = add(lab, "JupyterLab on the first lesson. Further arguments go to JupyterLab.", extra=True)
     one.add_argument("--no-browser", action="store_true", help="only print the address with its token")
     one.add_argument("--port", type=int, help="port on this machine (the first free one from 8888 on)")

@@ -86,6 +86,31 @@ def test_a_face_that_leaves_or_comes_between_full_searches_is_not_invented(portr
     assert [len(d) for d in track(blink, every=4)] == [1, 1, 1, 0, 0, 0, 1, 1, 1]
 
 
+def scene(portrait, *heights, background=120):
+    "A plain wall with heads whose faces are about as high as asked for."
+    wall, left = np.full((720, 1280, 3), background, np.uint8), 40
+    for height in heights:
+        head = cv2.resize(portrait[20:200, 150:300], None, fx=height / 110, fy=height / 110)[:660]
+        wall[30 : 30 + head.shape[0], left : left + head.shape[1]] = head
+        left += head.shape[1] + 40
+    return wall
+
+
+@pytest.mark.parametrize(
+    "between, last, background",
+    [
+        ((90,), (380,), 120),  # the face is suddenly small: fewer found than at both ends
+        ((380, 90), (380,), 160),  # a small second face in another shot: a cut there and back
+        ((380, 50), (380, 90), 120),  # the ends differ: somebody came
+    ],
+)
+def test_between_full_searches_no_face_of_another_size_is_lost(portrait, between, last, background):
+    middle = scene(portrait, *between, background=background)
+    clip = [scene(portrait, 380)] * 4 + [middle] * 3 + [scene(portrait, *last)] * 2
+    counts = [1] * 4 + [len(between)] * 3 + [len(last)] * 2
+    assert [len(d) for d in track(clip, every=8, min_face=40)] == counts
+
+
 @pytest.mark.parametrize("min_face", [20, None])
 def test_detect_is_facenet_pytorch(portrait, min_face):
     from facenet_pytorch import MTCNN
