@@ -54,11 +54,11 @@ def sample(
     known = pd.read_csv(folder/"samples.csv").set_index("name")["sha256"]
     if name not in known:
         raise ValueError(f"no sample is called {name!r}; there are: {', '.join(known.index)}")
-    path = folder/name
+    path, remedy = folder/name, f"`git checkout -- :/data_samples/{name}` brings it back"
     if not path.is_file():
-        raise FileNotFoundError(f"sample {name} is missing: run `git checkout {path.name}`")
+        raise FileNotFoundError(f"sample {name} is missing: {remedy}")
     if hash_file(path) != known[name]:
-        raise ValueError(f"sample {name} was changed: `git checkout data_samples` brings it back")
+        raise ValueError(f"sample {name} was changed: {remedy}")
     return path
 
 # %% ../nbs/00_core.ipynb #221070f8

@@ -7,13 +7,14 @@ __all__ = ['PICTURES', 'POINTS', 'COLUMNS', 'WEIGHTS', 'VIDEOS', 'Detection', 'f
            'cascade_stages', 'detect', 'track', 'landmarks', 'crop', 'align', 'choose', 'FaceSettings', 'FaceReport',
            'NoFaceError', 'extract_faces', 'extract_many', 'same_boxes', 'same_landmarks']
 
-# %% ../nbs/11_faces.ipynb #73350660
+# %% ../nbs/11_faces.ipynb #63f09915
 import hashlib
 import importlib.util
 import json
 import os
 import tempfile
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
@@ -123,18 +124,22 @@ def _area_crops(table, boxes, height, width):
     xs, ys = np.arange(width+1)*(x1-x0), np.arange(height+1)*(y1-y0)
     left, right = (x0+xs[:, :-1]//width)[:, None], (x0- -xs[:, 1:]//width)[:, None]
     top, bottom = (y0+ys[:, :-1]//height)[..., None], (y0- -ys[:, 1:]//height)[..., None]
-    pixels, row = table.reshape(-1, 3), table.shape[1]
-    total = pixels.take(bottom*row+right, 0)
-    total -= pixels.take(top*row+right, 0)
-    total -= pixels.take(bottom*row+left, 0)
-    total += pixels.take(top*row+left, 0)
-    return total/((bottom-top)*(right-left))[..., None].astype(np.float32)
+    share = 1/((bottom-top)*(right-left)).astype(np.float32)[..., None]
+    if len(share) == 1:
+        rows = table[bottom.ravel()]-table[top.ravel()]
+        total = (rows.take(right.ravel(), 1)-rows.take(left.ravel(), 1))[None]
+    else:
+        pixels, row = table.reshape(-1, 3), table.shape[1]
+        total = pixels.take(bottom*row+right, 0)
+        total -= pixels.take(top*row+right, 0)
+        total -= pixels.take(bottom*row+left, 0)
+        total += pixels.take(top*row+left, 0)
+    return total.astype(np.float32)*share
 
-def _ask_net(name, views, batch=16):
+def _ask_net(name, views):
     import torch
-    net, x = _networks()[name], torch.from_numpy(views.astype(np.float32, copy=False))
-    x = x.permute(0, 3, 1, 2)
-    threads = torch.get_num_threads()
+    x = torch.from_numpy(views).permute(0, 3, 1, 2)
+    net, batch, threads = _networks()[name], 64 if name == "refine" else 16, torch.get_num_threads()
     torch.set_num_threads(1) # such small networks lose more by waiting for threads than they gain
     try:
         with torch.inference_mode():
@@ -247,13 +252,20 @@ def detect(
     return [_classic(img, ladder, method) for img, ladder in zip(imgs, sizes)]
 
 def _cascade(imgs, sizes):
-    found = []
-    step = max(1, int(16e6/np.prod(imgs[0].shape[:2]))) if len(imgs) else 1
-    for i in range(0, len(imgs), step):
-        tables = [cv2.integral(np.ascontiguousarray(img)) for img in imgs[i:i+step]]
-        first = propose(tables, sizes[i:i+step])
-        found += look_again(tables, look_again(tables, first, "refine"), "output")
-    return found
+    "A few pictures at a time, as many times at once as PyTorch may use threads."
+    import torch
+    if not len(imgs):
+        return []
+    workers, largest = torch.get_num_threads(), max(np.prod(img.shape[:2]) for img in imgs)
+    rounds = -(-len(imgs)//(workers*np.clip(8e6//largest, 1, 8)))
+    def work(chunk):
+        tables = [cv2.integral(np.ascontiguousarray(imgs[i])) for i in chunk]
+        first = propose(tables, [sizes[i] for i in chunk])
+        return look_again(tables, look_again(tables, first, "refine"), "output")
+    chunks = np.array_split(np.arange(len(imgs)), min(len(imgs), int(workers*rounds)))
+    _networks()
+    with ThreadPoolExecutor(workers) as pool:
+        return [found for several in pool.map(work, chunks) for found in several]
 
 def _classic(img, ladder, method):
     grey, scale, found = cv2.cvtColor(img, cv2.COLOR_RGB2GRAY), 1, []
@@ -291,27 +303,30 @@ def track(
     _check_images(frames)
     if every < 1:
         raise ValueError(f"every is a number of frames, at least 1, not {every}")
-    n, sizes, cuts, wanted = len(frames), face_sizes(frames[0].shape, min_face), _cuts(frames), {}
-    keys, found = sorted({*range(0, n, every), n-1}), {}
+    n, sizes, shot = len(frames), face_sizes(frames[0].shape, min_face), _shots(frames)
+    keys, found, wanted = sorted({*range(0, n, every), n-1}), {}, {}
     def search(at, sizes): found.update(zip(at, _cascade([frames[i] for i in at], sizes)))
     def sure(i): return (found[i].probs >= min_prob).sum()
     search(keys, [sizes]*len(keys))
     for a, b in zip(keys, keys[1:]):
-        steady = sure(a) == sure(b) > 0 and not cuts[a:b].any()
-        near = _near(sizes, [*found[a].boxes, *found[b].boxes]) if steady else sizes
-        wanted.update({i: (near, sure(a)*steady) for i in range(a+1, b)})
+        for i in range(a+1, b):
+            known = [key for key in (a, b) if shot[key] == shot[i]]
+            least = min(map(sure, known), default=0)
+            near = _near(sizes, [box for key in known for box in found[key].boxes])
+            wanted[i] = (near, least) if least else (sizes, 0)
     search(list(wanted), [near for near, _ in wanted.values()])
     redo = [i for i, (_, least) in wanted.items() if sure(i) < least]
     search(redo, [sizes]*len(redo))
     return [found[i].take(found[i].probs >= min_prob) for i in range(n)]
 
-def _cuts(frames, limit=20):
-    "True where the step from one frame to the next changes thumbnails by more grey levels."
-    step = max(1, min(frames[0].shape[:2])//90)
+def _shots(frames, limit=20):
+    "Number of each frame's shot; a cut changes tiny thumbnails by more than some grey levels."
+    step = max(1, min(frames[0].shape[:2])//45)
     few = [np.ascontiguousarray(frame[::step, ::step]) for frame in frames]
     grey = [cv2.cvtColor(img, cv2.COLOR_RGB2GRAY) for img in few]
     small = [cv2.resize(img, (32, 18), interpolation=cv2.INTER_AREA) for img in grey]
-    return np.abs(np.diff(np.array(small, float), axis=0)).mean((1, 2)) > limit
+    jump = np.abs(np.diff(np.array(small, float), axis=0)).mean((1, 2)) > limit
+    return np.r_[0, np.cumsum(jump)]
 
 def _near(sizes, boxes):
     longer = np.array([max(x1-x0, y1-y0) for x0, y0, x1, y1 in boxes])

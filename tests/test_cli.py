@@ -110,7 +110,7 @@ def test_bench_names_are_the_agreed_ones():
 def test_bench_catches_ways_that_do_not_agree():
     from deepfake_course import _bench
 
-    row = _bench.Bench("wrong", "-", 1, lambda: 3, lambda n: n * 2, lambda n: n * 2 + 1, lambda n, a, b: (a == b, f"{a} and {b}"))
+    row = _bench.Bench("wrong", "-", 1, lambda: [3], lambda n: n * 2, lambda n: n * 2 + 1, lambda n, a, b: (a == b, f"{a} and {b}"))
     assert _bench.measure(row)["equal"] is False
 
 

@@ -101,7 +101,7 @@ def scene(portrait, *heights, background=120):
     [
         ((90,), (380,), 120),  # the face is suddenly small: fewer found than at both ends
         ((380, 90), (380,), 160),  # a small second face in another shot: a cut there and back
-        ((380, 50), (380, 90), 120),  # the ends differ: somebody came
+        ((380, 90), (380, 110), 120),  # somebody came and stayed
     ],
 )
 def test_between_full_searches_no_face_of_another_size_is_lost(portrait, between, last, background):
