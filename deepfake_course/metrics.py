@@ -477,11 +477,13 @@ def shift_report(
     for y, p in ((y_home, score_home), (y_away, score_away)):
         y, p = check_scores(y, p, probability=True)
         cut = choose_threshold(y, p)
-        rows.append([auc(y, p), cut, y.mean(), ece(y, p), accuracy(y, p, threshold),
-                     balanced_accuracy(y, p, cut), balanced_accuracy(y, p, threshold)])
+        rows.append([balanced_accuracy(y, p, cut), cut, y.mean(), ece(y, p), auc(y, p),
+                     accuracy(y, p, threshold), balanced_accuracy(y, p, threshold)])
     home, away = np.array(rows)
-    plain, best, kept = (home - away)[4:]
-    measured = ["AUC", "best threshold", "share of fakes", "ECE", f"accuracy at {threshold:.3g}"]
-    return pd.DataFrame({"measured": measured, "home": home[:5], "away": away[:5],
-                         "accuracy_lost": [best, kept - best, plain - kept, 0., plain]},
-                        index=["ranking", "threshold", "prevalence", "calibration", "total"])
+    best, plain, kept = (home - away)[[0, 5, 6]]
+    measured = ["best balanced accuracy", "best threshold", "share of fakes", "ECE", "AUC",
+                f"accuracy at {threshold:.3g}"]
+    return pd.DataFrame({"measured": measured, "home": home[:6], "away": away[:6],
+                         "accuracy_lost": [best, kept - best, plain - kept, 0., 0., plain]},
+                        index=["ranking", "threshold", "prevalence", "calibration", "order",
+                               "total"])
