@@ -66,7 +66,7 @@ def style()->"RcContext": # Context manager; the settings end with its block
     look = sns.axes_style("whitegrid") | sns.plotting_context("notebook", font_scale=0.85)
     look |= {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 72}
     look |= {"axes.prop_cycle": cycler(color=colors)+cycler(linestyle=lines)}
-    plt.draw_if_interactive()  # starts the notebook's backend, which sets how figures are shown
+    plt.draw_if_interactive()  # or the first figure would switch off the later ones
     return plt.rc_context(look)
 
 # %% ../nbs/02_plots.ipynb #702dd559

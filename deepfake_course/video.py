@@ -74,8 +74,9 @@ def packet_role(
     while at+4 < len(data):
         parts.append(data[at+4])
         at += 4+int.from_bytes(data[at:at+4], "big")
-    parts = [part for part in parts if part & 31 in (1, 2, 5)]
-    return any(part & 96 for part in parts) or not parts, 5 in {part & 31 for part in parts}
+    parts = [part for part in parts if part & 31 in (1, 2, 5)]  # low 5 bits: nal_unit_type
+    needed = any(part & 96 for part in parts)  # bits 5 and 6: nal_ref_idc
+    return needed or not parts, 5 in {part & 31 for part in parts}
 
 # %% ../nbs/10_video.ipynb #5f38a173
 @dataclass(frozen=True)
