@@ -50,12 +50,12 @@ def _packages():
             yield _row(name, version(name))
         except PackageNotFoundError:
             yield _row(name, "missing", False, name not in OPTIONAL, "run `python3 course.py setup`")
-    guard = "triton" in sys.modules or any(type(f).__name__ == "_TritonFirst" for f in sys.meta_path)
-    needed = importlib.util.find_spec("triton") is not None if sys.modules.get("triton", 0) is not None else True
-    state = "Triton loads before TensorFlow" if guard and needed else "not needed: no Triton here"
-    blocked = "triton" in sys.modules and sys.modules["triton"] is None
-    yield _row("import guard", "Triton is switched off" if blocked else state, not blocked, False,
-               "import deepfake_course before tensorflow")
+    if "triton" in sys.modules and sys.modules["triton"] is None:
+        yield _row("import guard", "Triton is switched off", False, False, "import deepfake_course before tensorflow")
+    elif importlib.util.find_spec("triton") is None:
+        yield _row("import guard", "not needed: there is no Triton here")
+    else:
+        yield _row("import guard", "Triton loads before TensorFlow")
 
 
 def _files():
