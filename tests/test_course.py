@@ -55,6 +55,12 @@ def load(root):
     return module
 
 
+@pytest.fixture(autouse=True)
+def no_choice_of_installer(monkeypatch):
+    "The stand-in must be found, whatever the user who runs the tests prefers."
+    monkeypatch.delenv("DEEPFAKE_COURSE_INSTALLER", raising=False)
+
+
 @pytest.fixture
 def place(tmp_path):
     "A folder with nothing but what set-up reads."
