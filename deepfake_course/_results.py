@@ -7,10 +7,12 @@ import ast
 import hashlib
 import importlib
 import inspect
+import io
 import json
 import sys
 import textwrap
 import time
+import tokenize
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -137,8 +139,9 @@ def code_hash(function) -> str:
     """SHA-256 of the code a function runs: its own and all of the package that it reaches by name.
 
     Hashing the file would make every record stale when a comment is mended; hashing the function
-    alone would miss the ones it calls. So names are followed, and syntax trees are compared, which
-    hold neither comments nor layout. Attributes (`module.function`) are not followed.
+    alone would miss the ones it calls. So names are followed, and comments, docstrings and blank lines
+    do not count. Attributes (`module.function`) are not followed. The hash is that of the source text,
+    not of the syntax tree, which each version of Python writes in its own way.
     """
     function = inspect.unwrap(function)
     package, seen, todo, parts = function.__module__.split(".")[0], set(), [function], []
@@ -147,11 +150,12 @@ def code_hash(function) -> str:
         if item in seen:
             continue
         seen.add(item)
-        tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
-        parts.append(ast.dump(_without_docstrings(tree)))
+        source = textwrap.dedent(inspect.getsource(item))
+        tree = ast.parse(source)
+        parts.append(_bare(source, tree))
         scope = vars(sys.modules[item.__module__])
         for name in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
-            value = scope.get(name)
+            value = None if name.startswith("__") else scope.get(name)  # __file__ differs between machines
             if isinstance(value, (bool, int, float, str)):
                 parts.append(f"{name}={value!r}")
             elif hasattr(value, "__qualname__") and (value.__module__ or "").split(".")[0] == package:
@@ -159,9 +163,16 @@ def code_hash(function) -> str:
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
 
 
-def _without_docstrings(tree):
+def _bare(source, tree):
+    """The source without comments, docstrings and blank lines."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            node.body = body[1:] or [ast.Pass()]
-    return tree
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())

@@ -56,9 +56,10 @@ def load(root):
 
 
 @pytest.fixture(autouse=True)
-def no_choice_of_installer(monkeypatch):
-    "The stand-in must be found, whatever the user who runs the tests prefers."
+def stand_in_is_used(monkeypatch):
+    "The stand-in must be found, whatever the user who runs the tests prefers; it installs nothing, so it needs no room."
     monkeypatch.delenv("DEEPFAKE_COURSE_INSTALLER", raising=False)
+    monkeypatch.setenv("DEEPFAKE_COURSE_SKIP_DISK_CHECK", "1")
 
 
 @pytest.fixture
@@ -250,6 +251,7 @@ def test_missing_venv_and_full_disk_are_said_before_anything_is_made(course, pla
     assert "apt install python3-venv" in course.explain_failure("1/3 environment", "ensurepip is not available")
     monkeypatch.setattr(course.importlib.util, "find_spec", lambda name: name)
     full = shutil._ntuple_diskusage(100 * 10**9, 97 * 10**9, 3 * 10**9)
+    monkeypatch.delenv("DEEPFAKE_COURSE_SKIP_DISK_CHECK")
     monkeypatch.setattr(course.shutil, "disk_usage", lambda path: full)
     assert course.main(["setup"]) == 1
     assert "3.0 GB free" in capsys.readouterr().err
