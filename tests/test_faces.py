@@ -438,3 +438,99 @@ def test_a_read_only_output_folder(tmp_path, monkeypatch, portrait):
     with pytest.raises(PermissionError) as error:
         extract_many([picture], tmp_path / "out", progress=False)
     assert error.value.filename == str(tmp_path / "out" / "faces.csv")
+
+
+def test_one_path_is_not_a_list_of_letters(tmp_path, portrait):
+    save(tmp_path / "a.png", portrait)
+    for path in (str(tmp_path / "a.png"), tmp_path / "a.png"):
+        assert len(extract_many(path, tmp_path / "out", progress=False)[0]) == 1
+
+
+def test_files_of_others_are_left_alone(tmp_path, portrait):
+    save(tmp_path / "clip.png", portrait)
+    save(tmp_path / "...png", portrait)
+    mine = tmp_path / "crops" / "clip" / "000000_0.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"my holiday")
+    (tmp_path / "2024_01.png").write_bytes(b"and another")
+    for _ in range(2):
+        table, _, failures = extract_many([tmp_path / "clip.png", tmp_path / "...png"], tmp_path, progress=False)
+        assert len(table) == 2 and not failures
+    assert mine.read_bytes() == b"my holiday" and (tmp_path / "2024_01.png").read_bytes() == b"and another"
+    assert all(path.startswith("crops/") and ".." not in path for path in table["crop"])
+
+
+def test_a_foreign_table_is_not_overwritten(tmp_path, portrait):
+    save(tmp_path / "a.png", portrait)
+    (tmp_path / "faces.csv").write_text("name,age\n")
+    with pytest.raises(ValueError, match="not a table of faces"):
+        extract_many(tmp_path / "a.png", tmp_path, progress=False)
+    assert (tmp_path / "faces.csv").read_text() == "name,age\n"
+
+
+def test_our_own_crops_are_no_input(tmp_path, portrait):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "a.png", portrait)
+    for _ in range(3):
+        assert len(extract_many([tmp_path / "in"], tmp_path / "in" / "faces", progress=False)[0]) == 1
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path, portrait):
+    save(tmp_path / "a.png", portrait)
+    extract_many(tmp_path / "a.png", tmp_path / "out", progress=False)
+    with faces._only_writer(tmp_path / "out"), pytest.raises(ValueError, match="another run"):
+        extract_many(tmp_path / "a.png", tmp_path / "out", progress=False)
+    extract_many(tmp_path / "a.png", tmp_path / "out", progress=False)
+
+
+def test_after_a_stop_with_new_settings_the_table_lists_only_what_is_there(tmp_path, monkeypatch, portrait):
+    save(tmp_path / "a.png", portrait)
+    save(tmp_path / "b.png", portrait)
+    arguments = dict(paths=[tmp_path / "a.png", tmp_path / "b.png"], out=tmp_path / "out", progress=False)
+    extract_many(**arguments)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(faces, "extract_faces", stop)
+        extract_many(**arguments, size=64)
+    table = pd.read_csv(tmp_path / "out" / "faces.csv")
+    assert len(table) == 1 and (tmp_path / "out" / table["crop"][0]).is_file()
+    assert len(extract_many(**arguments, size=64)[0]) == 2
+
+
+@pytest.mark.parametrize("name, damage", [
+    ("000000_0.png", b""), ("faces.csv", b"\xff\xfe"), ("report.json", b"[]"),
+    ("report.json", b'{"path": []}'), ("report.json", b'{"path": 1, "report": {"faces": 5}, "files": {}}'),
+])
+def test_damaged_results_are_redone(tmp_path, portrait, name, damage):
+    save(tmp_path / "a.png", portrait)
+    extract_many(tmp_path / "a.png", tmp_path / "out", progress=False)
+    (tmp_path / "out" / "crops" / "a" / name).write_bytes(damage)
+    table, reports, failures = extract_many(tmp_path / "a.png", tmp_path / "out", progress=False)
+    assert len(table) == 1 and reports[0].written == 1 and not failures
+    assert cv2.imread(str(tmp_path / "out" / table["crop"][0])).shape == (224, 224, 3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_is_not_utf8(tmp_path, portrait):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png")
+    save(Path(path), portrait)
+    for _ in range(2):
+        table, _, failures = extract_many([path], tmp_path / "out", progress=False)
+        assert table["source"].tolist() == [path] and not failures
+
+
+@pytest.mark.parametrize("setting", [
+    {"k": "30"}, {"k": 3.5}, {"k": True}, {"margin": None}, {"margin": float("inf")}, {"margin": "0.3"},
+    {"align": "no"}, {"seed": "a"}, {"every": 1.5}, {"min_prob": 5}, {"min_face": float("nan")},
+])
+def test_a_setting_of_the_wrong_kind_is_refused(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        faces.FaceSettings(**setting)
+
+
+def test_many_frames_of_one_picture_cost_nothing(tmp_path, portrait):
+    save(tmp_path / "a.png", portrait)
+    assert len(extract_many(tmp_path / "a.png", tmp_path / "out", progress=False, k=10**9)[0]) == 1
