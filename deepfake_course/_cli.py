@@ -30,6 +30,7 @@ Sampling = Enum("Sampling", {name: name for name in ("even", "first", "every")})
 Method = Enum("Method", {name: name for name in ("mtcnn", "dlib", "viola_jones")})
 Which = Enum("Which", {name: name for name in ("largest", "central", "all")})
 Format = Enum("Format", {name: name for name in ("png", "jpg")})
+STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON and nothing else.")]
 
 
@@ -43,6 +44,17 @@ def _explain(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _interrupted(error) -> bool:
+    """True if Ctrl-C is the exception or behind it: a library's import may wrap it in its own."""
+    seen = []
+    while error is not None and error not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def friendly(command):
     """Turn a user's mistake into one line and an exit code."""
 
@@ -50,8 +62,10 @@ def friendly(command):
     def run(*args, **kwargs):
         try:
             return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            _tell("stopped; what was finished is kept, and the same command goes on from there")
+        except (KeyboardInterrupt, ImportError, SystemError) as error:
+            if not _interrupted(error):
+                raise
+            _tell(STOPPED)
             raise typer.Exit(130) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,7 +78,8 @@ def friendly(command):
 
 
 def _print_json(rows):
-    typer.echo(json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False))
+    plain = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf").lower()  # backslashes that JSON knows
+    typer.echo(json.dumps(rows, indent=1, ensure_ascii=plain, allow_nan=False))
 
 
 def _print_table(rows, columns):
@@ -94,17 +109,32 @@ def doctor(json_: Json = False):
         raise typer.Exit(1)
 
 
+def _folder(text: str) -> Path:
+    """The value of --out; an empty one would mean the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("the folder has no name; write . for the current folder")
+    return Path(text)
+
+
 @app.command(epilog='Example: deepfake-course faces interview.mp4 "holiday pictures" --out faces --frames 30')
 @friendly
 def faces(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Clips, pictures, or folders of them.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Gets faces.csv and a folder of crops for each file.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", exists=True, help="Clips, pictures, or folders of them.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", parser=_folder, help="Gets faces.csv and a folder of crops for each file.")
+    ],
     frames: Annotated[Optional[int], typer.Option(min=1, help="Frames of a clip to look at.")] = 30,
-    sampling: Annotated[Sampling, typer.Option(help="Which frames: evenly spaced, the first, or every --step-th.")] = Sampling.even,
+    sampling: Annotated[
+        Sampling, typer.Option(help="Which frames: evenly spaced, the first, or every --step-th.")
+    ] = Sampling.even,
     step: Annotated[Optional[int], typer.Option(min=1, help="For --sampling every.")] = None,
     method: Annotated[Method, typer.Option(help="Face detector.")] = Method.mtcnn,
-    min_face: Annotated[Optional[float], typer.Option(help="Smallest face in pixels; a share of the picture by default.")] = None,
+    min_face: Annotated[
+        Optional[float], typer.Option(help="Smallest face in pixels; a share of the picture by default.")
+    ] = None,
     min_prob: Annotated[float, typer.Option(min=0, max=1, help="Least probability of a face (mtcnn).")] = 0.9,
     which: Annotated[Which, typer.Option(help="Of several faces in a frame, take these.")] = Which.largest,
     margin: Annotated[float, typer.Option(min=0, help="Added to the longer side of the box, as a share.")] = 0.3,
@@ -113,7 +143,8 @@ def faces(
     format_: Annotated[Format, typer.Option("--format", help="png is exact, jpg is small.")] = Format.png,
     settings: Annotated[
         Optional[Path],
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Settings as JSON, such as an earlier run's report.json; options given here win."),
+        typer.Option(metavar="FILE", exists=True, dir_okay=False,
+                     help="Settings as JSON, such as an earlier run's report.json; options given here win."),
     ] = None,
     cache: Annotated[bool, typer.Option(help="Keep finished parts in the cache, to go on after a stop.")] = True,
     json_: Json = False,
@@ -121,8 +152,9 @@ def faces(
     """Take faces out of clips and pictures: crops, boxes, 68 landmarks, and an honest count."""
     from dataclasses import asdict
 
-    from .faces import extract_many
-
+    for path in paths:
+        if not path.is_file() and not path.is_dir():  # a pipe or a device: reading it could wait for ever
+            raise typer.BadParameter(f"{path} is neither a file nor a folder", param_hint="'PATH...'")
     chosen = {
         "frames": ("k", frames), "sampling": ("how", sampling.value), "step": ("step", step),
         "method": ("method", method.value), "min_face": ("min_face", min_face), "min_prob": ("min_prob", min_prob),
@@ -133,6 +165,10 @@ def faces(
     if settings:
         given = {key for name, (key, _) in chosen.items() if context.get_parameter_source(name).name == "COMMANDLINE"}
         values |= {key: value for key, value in _read_settings(settings).items() if key not in given}
+    if values["how"] == "every" and values["step"] is None:
+        raise typer.BadParameter("'every' needs --step, such as --step 10", param_hint="'--sampling'")
+    from .faces import extract_many
+
     table, reports, failures = extract_many(paths, out, cache=cache, **values)
     if json_:
         failed = [{"source": source, "error": why} for source, why in failures.items()]
@@ -167,7 +203,9 @@ def _read_settings(path):
 @app.command(epilog="Example: deepfake-course bench ground --json > bench.json")
 @friendly
 def bench(
-    group: Annotated[Optional[str], typer.Argument(metavar="[GROUP]", help="Group of rows; all groups by default.")] = None,
+    group: Annotated[
+        Optional[str], typer.Argument(metavar="[GROUP]", help="Group of rows; all groups by default.")
+    ] = None,
     only: Annotated[Optional[list[str]], typer.Option(help="Measure this row only (may be given again).")] = None,
     json_: Json = False,
 ):
@@ -180,7 +218,8 @@ def bench(
     else:
         typer.echo(_bench.machine())
         shown = [{**row, "ratio": f"{row['ratio']:.1f} ({row['low']:.1f} to {row['high']:.1f})",
-                  "met": "yes" if row["ratio"] >= row["target"] else "NO", "equal": "yes" if row["equal"] else "NO"} for row in rows]
+                  "met": "yes" if row["ratio"] >= row["target"] else "NO",
+                  "equal": "yes" if row["equal"] else "NO"} for row in rows]
         _print_table(shown, ["name", "ratio", "target", "met", "equal", "against", "note"])
     different = [row["name"] for row in rows if not row["equal"]]
     if different:
@@ -192,20 +231,27 @@ def bench(
 @friendly
 def results(
     context: typer.Context,
-    verify: Annotated[Optional[str], typer.Option(metavar="NAME", help="Recompute one recorded row and compare.")] = None,
+    verify: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Recompute one recorded row and compare.")
+    ] = None,
     json_: Json = False,
 ):
     """List the recorded headline results, verify one, or recompute a lesson's."""
     if context.invoked_subcommand:
+        if verify is not None:
+            raise typer.BadParameter("give either --verify or run, not both", param_hint="'--verify'")
+        if json_:
+            raise typer.BadParameter("put --json after run: results run LESSON --json", param_hint="'--json'")
         return
     from . import _results
 
-    if verify:
+    if verify is not None:
         row, fresh, same = _results.verify(verify)
         if json_:
             _print_json([{"name": row["name"], "recorded": row["value"], "recomputed": fresh.value, "same": same}])
         else:
-            typer.echo(f"{row['name']}: recorded {row['value']:.6g}, recomputed {fresh.value:.6g}: {'same' if same else 'DIFFERENT'}")
+            found = f"recorded {row['value']:.6g}, recomputed {fresh.value:.6g}"
+            typer.echo(f"{row['name']}: {found}: {'same' if same else 'DIFFERENT'}")
         raise typer.Exit(0 if same else 1)
     rows = [{key: row[key] for key in _results.KEYS} for row in _results.load()]
     _show_results(rows, json_)
@@ -255,7 +301,18 @@ def curriculum(json_: Json = False):
 
 def main():
     """Entry point of the console script."""
-    app(prog_name="deepfake-course")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter the console does not have must not cost the report
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="deepfake-course")
+    except KeyboardInterrupt:
+        _tell(STOPPED)
+        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130 and getattr(stop.__context__, "__cause__", None):  # Typer's own: nothing was said yet
+            _tell(STOPPED)
+        raise
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ nobody delivers the row. A name that leads nowhere is a problem, never a deliver
 import ast
 import csv
 import importlib
+import io
 import json
 import re
 from functools import lru_cache
@@ -30,16 +31,19 @@ def find_root():
 def load(root=None):
     """The rows as dictionaries of text, `number` as int; a damaged table raises ValueError."""
     path = Path(root or find_root()) / "nbs" / "curriculum.csv"
-    with open(path, encoding="utf-8", newline="") as f:
-        reader = csv.DictReader(f, strict=True)
+    try:
+        lines = io.StringIO(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 text: {error}") from error
+    reader = csv.DictReader(lines, strict=True)
+    try:
         if reader.fieldnames != COLUMNS:
             raise ValueError(
                 f"{path.name} must have the columns {','.join(COLUMNS)}, not {reader.fieldnames}"
             )
-        try:
-            rows = [_checked(row, f"{path.name} line {reader.line_num}") for row in reader]
-        except csv.Error as error:
-            raise ValueError(f"{path.name} line {reader.line_num}: {error}") from error
+        rows = [_checked(row, f"{path.name} line {reader.line_num}") for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path.name} line {reader.line_num}: {error}") from error
     numbers = [row["number"] for row in rows]
     if numbers != list(range(1, len(rows) + 1)):
         raise ValueError(f"{path.name}: the numbers must be 1, 2, 3 ... without gap or repeat")
@@ -49,7 +53,7 @@ def load(root=None):
 def _checked(row, where):
     if None in row or None in row.values():
         raise ValueError(f"{where}: not {len(COLUMNS)} cells; quote commas")
-    if not row["number"].isdigit() or row["owed"] not in OWED:
+    if not row["number"].isdecimal() or row["owed"] not in OWED:
         raise ValueError(f"{where}: number or owed (M, S, N) is wrong")
     return row | {"number": int(row["number"])}
 
@@ -94,7 +98,12 @@ def _heading(root, notebook, heading):
     path = root / "nbs" / notebook
     if not path.is_file():
         raise LookupError(f"nbs/{notebook} does not exist")
-    if heading not in _headings(str(path), path.stat().st_mtime_ns):
+    try:
+        headings = _headings(str(path), path.stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise LookupError(f"nbs/{notebook} is no readable notebook: {why}") from error
+    if heading not in headings:
         raise LookupError(f"nbs/{notebook} has no heading {heading!r}")
     return True
 
@@ -105,7 +114,7 @@ def _test(root, file, test):
         raise LookupError(f"{file} is no file of tests/")
     try:
         nodes = ast.parse(path.read_text(encoding="utf-8")).body
-    except SyntaxError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a NUL byte
         raise LookupError(f"{file} does not parse: {error}") from error
     for part in test.split("::"):
         found = [

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
+from platformdirs import user_cache_path
 
 from .core import cache_dir, hash_file, sample_dir
 
@@ -17,11 +18,35 @@ PACKAGES = (
     "scikit-learn", "dlib-bin", "seaborn", "ipywidgets", "av", "opencv-python-headless",
 )
 OPTIONAL = ("nbdev",)  # needed to change or test lessons, not to read them
+FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
 
 
 def check() -> list[dict]:
-    """Rows of {what, state, ok, required, remedy}; `ok` False and `required` True is a fault."""
-    return [*_system(), *_packages(), *_files(), *_weights(), *_optional()]
+    """Rows of {what, state, ok, required, remedy}; `ok` False and `required` True is a fault.
+
+    A section that breaks is a fault with a remedy itself; the others still say what they found.
+    """
+    again, folder = "run `python3 course.py setup`", "set DEEPFAKE_COURSE_CACHE to a folder you may write to"
+    sections = (
+        ("system", _system, again), ("disk", _disk, folder), ("packages", _packages, again),
+        ("sample files", _samples, "run `git checkout data_samples`, or install the course again"),
+        ("cache", _cache, folder), ("real databases", _data, "set DEEPFAKE_COURSE_DATA to a folder you may read"),
+        ("weights", _weights, again), ("optional", _optional, again),
+    )
+    rows = []
+    for what, section, remedy in sections:
+        try:
+            rows.extend(section())  # rows that came before the fault are kept
+        except FAULTS as error:
+            rows.append(_row(what, _reason(error), False, True, remedy))
+    return rows
+
+
+def _reason(error):
+    """An exception in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _row(what, state, ok=True, required=True, remedy=""):
@@ -29,13 +54,22 @@ def _row(what, state, ok=True, required=True, remedy=""):
 
 
 def _system():
-    free = shutil.disk_usage(cache_dir()).free / 1e9
     memory = _memory()
     yield _row("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield _row("processor", f"{os.cpu_count()} cores", (os.cpu_count() or 1) >= 2, False, "lessons take about twice as long on one core")
+    yield _row("processor", f"{os.cpu_count()} cores", (os.cpu_count() or 1) >= 2, False,
+               "lessons take about twice as long on one core")
     yield _row("memory", f"{memory:.0f} GB" if memory else "unknown", not memory or memory >= 3.5, False,
                "a lesson needs up to 2 GB: close other programs, one lesson at a time")
-    yield _row("disk", f"{free:.0f} GB free", free >= 2, True, "free 2 GB, or set DEEPFAKE_COURSE_CACHE to a folder on a larger disk")
+
+
+def _disk():
+    """Free space where the cache is or would be; the folder itself may not be there yet."""
+    root = os.environ.get("DEEPFAKE_COURSE_CACHE")
+    path = Path(root).expanduser() if root else user_cache_path("deepfake_course", appauthor=False)
+    path = path.absolute()
+    free = shutil.disk_usage(next(p for p in (path, *path.parents) if os.path.isdir(p))).free / 1e9
+    yield _row("disk", f"{free:.0f} GB free", free >= 2, True,
+               "free 2 GB, or set DEEPFAKE_COURSE_CACHE to a folder on a larger disk")
 
 
 def _memory():
@@ -58,21 +92,27 @@ def _packages():
         yield _row("import guard", "Triton loads before TensorFlow")
 
 
-def _files():
+def _samples():
     folder = sample_dir()
-    table = pd.read_csv(folder / "samples.csv")
+    table = pd.read_csv(folder / "samples.csv", encoding="utf-8")
+    lost = {"name", "sha256"} - set(table.columns)
+    if lost or table.empty:
+        raise ValueError(f"samples.csv has no {' and no '.join(sorted(lost)) or 'rows'}")
     bad = [row["name"] for _, row in table.iterrows()
            if not (folder / row["name"]).is_file() or hash_file(folder / row["name"]) != row["sha256"]]
     yield _row("sample files", f"{len(table) - len(bad)} of {len(table)} as listed", not bad, True,
                f"changed or missing: {', '.join(bad)}; run `git checkout data_samples`")
+
+
+def _cache():
     cache = cache_dir()
+    with tempfile.TemporaryFile(dir=cache):
+        pass
     size = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file()) / 1e6
-    try:
-        with tempfile.TemporaryFile(dir=cache):
-            pass
-        yield _row("cache", f"{_short(cache)}, {size:.0f} MB, safe to delete")
-    except OSError as error:
-        yield _row("cache", f"{_short(cache)}: {error.strerror}", False, True, "set DEEPFAKE_COURSE_CACHE to a folder you may write to")
+    yield _row("cache", f"{_short(cache)}, {size:.0f} MB, safe to delete")
+
+
+def _data():
     data = os.environ.get("DEEPFAKE_COURSE_DATA")
     yield _row("real databases", data or "none: lessons use the samples (set DEEPFAKE_COURSE_DATA=DIR to use yours)",
                not data or Path(data).is_dir(), False, f"DEEPFAKE_COURSE_DATA points to {data}, which is no folder")
@@ -94,9 +134,11 @@ def _weights():
     mtcnn = _package_file("facenet_pytorch", "data", "pnet.pt")
     points = _package_file("face_recognition_models", "models", "shape_predictor_68_face_landmarks.dat")
     yield _row("MTCNN weights", "in facenet-pytorch (MIT)" if mtcnn else "missing", mtcnn, True, again)
-    yield _row("dlib 68 landmarks", "in face_recognition_models (non-commercial use only)" if points else "missing", points, True, again)
-    facenet = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch")) / "checkpoints" / "20180402-114759-vggface2.pt"
-    yield _row("FaceNet weights (VGGFace2)", "downloaded" if facenet.is_file() else "not here", facenet.is_file(), False,
+    yield _row("dlib 68 landmarks", "in face_recognition_models (non-commercial use only)" if points else "missing",
+               points, True, again)
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+    here = (torch_home / "checkpoints" / "20180402-114759-vggface2.pt").is_file()
+    yield _row("FaceNet weights (VGGFace2)", "downloaded" if here else "not here", here, False,
                "optional, non-commercial; a lesson that can use them says so and works without")
 
 
@@ -106,4 +148,5 @@ def _optional():
     kinds = [k for k, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok]
     yield _row("GPU", ", ".join(kinds) or "none: every lesson runs on the processor", True, False)
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    yield _row("Chromium", browser or "missing", browser, False, "only the browser tests need it: `sudo apt install chromium` on Debian or Ubuntu")
+    yield _row("Chromium", browser or "missing", browser, False,
+               "only the browser tests need it: `sudo apt install chromium` on Debian or Ubuntu")

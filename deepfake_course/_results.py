@@ -9,6 +9,7 @@ import importlib
 import inspect
 import io
 import json
+import math
 import sys
 import textwrap
 import time
@@ -22,6 +23,7 @@ from .core import HEADLINES, Result, atomic_write, hash_config, hash_file, sampl
 
 BUDGET = 30 * 60  # seconds that one `results run LESSON` may take
 KEYS = [f.name for f in fields(Result)]
+HASHES = {"function": str, "data": dict, "weights": dict, "config": str, "code": str}
 
 
 def results_path() -> Path:
@@ -33,16 +35,45 @@ def results_path() -> Path:
 
 
 def load() -> list[dict]:
-    """All recorded rows with their hashes."""
+    """All recorded rows with their hashes; a damaged file raises ValueError."""
     path = results_path()
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        problem = "" if isinstance(rows, list) else "it is no list of rows"
+        problem = problem or next(filter(None, (_damage(row, i) for i, row in enumerate(rows, 1))), "")
+    except ValueError as error:  # no JSON, or no UTF-8
+        problem = str(error)
+    if problem:
+        raise ValueError(
+            f"{path} is damaged: {problem}; get it back with `git checkout -- nbs/results.json`, "
+            "or delete it and run `deepfake-course results run LESSON` again"
+        )
+    return rows
+
+
+def _damage(row, number) -> str:
+    """What is wrong with one row of the file, or an empty string."""
+    if not isinstance(row, dict) or {*KEYS, "hashes"} - set(row):
+        return f"row {number} lacks one of {', '.join(KEYS)}, hashes"
+    marks = row["hashes"]
+    if not isinstance(marks, dict) or not all(isinstance(marks.get(key), kind) for key, kind in HASHES.items()):
+        return f"the hashes of row {number} are not complete"
+    numbers = [row["value"], row["n"], *(row[key] for key in ("low", "high", "baseline") if row[key] is not None)]
+    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
+        return f"row {number} has a value that is no finite number"
+    if not all(isinstance(row[key], str) for key in ("lesson", "name")) or not isinstance(row["config"], dict):
+        return f"lesson, name or config of row {number} is of the wrong kind"
+    return "" if (row["low"] is None) == (row["high"] is None) else f"row {number} has half an interval"
 
 
 def save(rows: list[dict]):
-    """Write all rows at once, ordered by lesson and name."""
+    """Write all rows at once, ordered by lesson and name; a number that is not finite raises ValueError."""
     rows = sorted(rows, key=lambda row: (row["lesson"], row["name"]))
+    text = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_write(results_path()) as f:
-        f.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        f.write(text + "\n")
 
 
 def lessons() -> list[str]:
@@ -95,7 +126,7 @@ def _stale(row: dict, known: dict) -> str:
 
 
 def run(lesson: str, force: bool = False) -> list[dict]:
-    """Recompute a lesson's rows and save after each; rows that are up to date are kept, so a killed run goes on."""
+    """Recompute a lesson's rows and save after each; fresh rows are kept, so a killed run goes on."""
     known, start = headlines(lesson), time.monotonic()
     if not known:
         raise ValueError(f"lesson {lesson!r} has no headline results")
@@ -105,7 +136,8 @@ def run(lesson: str, force: bool = False) -> list[dict]:
         if mine and not force and not _stale(mine[0], known):
             continue
         if time.monotonic() - start > BUDGET:
-            raise ValueError(f"{lesson} took more than {BUDGET // 60} min; run the same command again to go on at {name}")
+            again = f"run the same command again to go on at {name}"
+            raise ValueError(f"{lesson} took more than {BUDGET // 60} min; {again}")
         result = function()
         if result.lesson != lesson:
             raise ValueError(f"{name} says its lesson is {result.lesson!r}, but it belongs to {lesson!r}")
@@ -119,7 +151,8 @@ def verify(name: str) -> tuple[dict, Result, bool]:
     """Recompute one recorded row: the row, the fresh result, and whether they agree to six digits."""
     rows = [row for row in load() if name in (row["name"], row["hashes"]["function"])]
     if not rows:
-        raise ValueError(f"no recorded result is called {name!r}; there are: {', '.join(row['name'] for row in load())}")
+        names = ", ".join(row["name"] for row in load())
+        raise ValueError(f"no recorded result is called {name!r}; there are: {names}")
     row = rows[0]
     fresh = headlines(row["lesson"]).get(row["hashes"]["function"])
     if fresh is None:

@@ -750,7 +750,7 @@ def _folders(out, sources):
         longer = f"{source.stem.strip('.')}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
         place = out/"crops"/source.stem
         free = source.stem.strip(".") and source.stem.casefold() not in used
-        foreign = place.exists() and not (place/"report.json").exists()
+        foreign = place.exists() and any(place.iterdir()) and not (place/"report.json").exists()
         taken.setdefault(path, source.stem if free and not foreign else longer)
     return {source: taken[os.path.abspath(source)] for source in sources}
 

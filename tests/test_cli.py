@@ -1,9 +1,16 @@
 """The console script: help with an example, exit codes, clean standard output, no traceback for a mistake."""
+import importlib
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from deepfake_course import _cli, _doctor
 
 COMMANDS = (["doctor"], ["faces"], ["bench"], ["results"], ["results", "run"], ["curriculum"])
 
@@ -40,6 +47,10 @@ def test_every_command_has_help_with_an_example(command):
         (["faces", __file__], ["--out"]),
         (["results", "run"], ["LESSON"]),
         (["faces", "no such file.mp4", "--out", "x"], ["no such file.mp4"]),
+        (["faces", __file__, "--out", ""], ["--out", "no name"]),
+        (["faces", __file__, "--out", "x", "--sampling", "every"], ["--sampling", "--step"]),
+        (["results", "--json", "run", "core"], ["--json after run"]),
+        (["results", "--verify", "x", "run", "core"], ["--verify"]),
     ],
     ids=lambda v: " ".join(v)[:30],
 )
@@ -52,6 +63,7 @@ def test_wrong_usage_is_2(args, words, tmp_path):
     [
         (["results", "run", "alchemy"], ["alchemy", "metrics"]),
         (["results", "--verify", "alchemy"], ["alchemy"]),
+        (["results", "--verify", ""], ["no recorded result"]),
         (["bench", "alchemy"], ["alchemy", "ground"]),
         (["bench", "ground", "--only", "alchemy"], ["alchemy", "bootstrap"]),
     ],
@@ -68,14 +80,34 @@ def test_doctor_explains_the_machine():
         assert word in answer.stdout
 
 
-def test_doctor_finds_a_fault(tmp_path):
-    blocker = tmp_path / "file"
-    blocker.write_text("not a folder")
-    import os
-
-    answer = call("doctor", env={**os.environ, "DEEPFAKE_COURSE_CACHE": str(blocker)})
+@pytest.mark.parametrize("where", ["file", "file/below", "~nouser/x", "/proc/none"])
+def test_doctor_finds_a_fault_and_still_prints_its_table(where, tmp_path):
+    if where == "/proc/none" and not Path("/proc/version").is_file():
+        pytest.skip("needs a folder that nobody can write to")
+    (tmp_path / "file").write_text("not a folder")
+    place = str(tmp_path / where) if where.startswith("file") else where
+    answer = call("doctor", env={**os.environ, "DEEPFAKE_COURSE_CACHE": place})
     assert answer.returncode == 1
-    assert "Traceback" not in answer.stderr
+    assert "Traceback" not in answer.stderr and "cache" in answer.stderr
+    for word in ("Python", "FAIL  cache", "set DEEPFAKE_COURSE_CACHE", "sample files", "MTCNN weights", "GPU"):
+        assert word in answer.stdout
+    if where.startswith("file"):
+        assert "GB free" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, b"", b"\xff\xfe\xff", b"name,licence\na.csv,x\n", b"sha256\n1\n", b"name,sha256\n", b"name,sha256\n,1\n"],
+)
+def test_doctor_survives_a_damaged_list_of_samples(text, tmp_path, monkeypatch):
+    if text is not None:
+        (tmp_path / "samples.csv").write_bytes(text)
+    monkeypatch.setattr(_doctor, "sample_dir", lambda: tmp_path)
+    answer = CliRunner().invoke(_cli.app, ["doctor", "--json"])
+    assert answer.exit_code == 1 and "sample files" in answer.stderr
+    rows = {row["what"]: row for row in json.loads(answer.stdout)}
+    assert not rows["sample files"]["ok"] and "git checkout data_samples" in rows["sample files"]["remedy"]
+    assert rows["cache"]["ok"] and "Chromium" in rows
 
 
 def test_json_is_the_only_thing_on_standard_output():
@@ -110,7 +142,8 @@ def test_bench_names_are_the_agreed_ones():
 def test_bench_catches_ways_that_do_not_agree():
     from deepfake_course import _bench
 
-    row = _bench.Bench("wrong", "-", 1, lambda: [3], lambda n: n * 2, lambda n: n * 2 + 1, lambda n, a, b: (a == b, f"{a} and {b}"))
+    ways = (lambda n: n * 2, lambda n: n * 2 + 1, lambda n, a, b: (a == b, f"{a} and {b}"))
+    row = _bench.Bench("wrong", "-", 1, lambda: [3], *ways)
     assert _bench.measure(row)["equal"] is False
 
 
@@ -134,3 +167,71 @@ def test_verify_recomputes():
     answer = call("results", "--verify", "always_fake_accuracy", "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)[0]["same"] is True
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_is_no_input(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    fails(call("faces", tmp_path / "pipe.mp4", "--out", tmp_path / "out"), 2, "neither a file nor a folder")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_letters_that_the_console_has_not_do_not_cost_the_report(encoding):
+    code = (
+        "from deepfake_course import _cli, _doctor\n"
+        "_doctor.check = lambda: [_doctor._row('\u4eba\u9854 \u00fc \U0001f600', 'lost', False, True, 'none')]\n"
+        "_cli.main()"
+    )
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    ask = [sys.executable, "-c", code, "doctor"]
+    answer = subprocess.run(ask, capture_output=True, encoding=encoding, env=env, timeout=300)
+    assert answer.returncode == 1 and "Traceback" not in answer.stderr
+    assert "FAIL  \\u4eba\\u9854" in answer.stdout and "1 to mend: \\u4eba" in answer.stderr
+    answer = subprocess.run([*ask, "--json"], capture_output=True, encoding=encoding, env=env, timeout=300)
+    assert json.loads(answer.stdout)[0]["what"] == "\u4eba\u9854 \u00fc \U0001f600"
+
+
+def stop_inside(kind):
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise kind("a library that was not imported to its end") from error
+
+
+@pytest.mark.parametrize("kind", [ImportError, SystemError])
+def test_ctrl_c_inside_an_import_is_130(kind, monkeypatch):
+    monkeypatch.setattr(_doctor, "check", lambda: stop_inside(kind))
+    answer = CliRunner().invoke(_cli.app, ["doctor"])
+    assert answer.exit_code == 130 and answer.stderr == f"deepfake-course: {_cli.STOPPED}\n"
+
+
+def test_an_import_that_fails_is_no_ctrl_c(monkeypatch):
+    monkeypatch.setattr(_doctor, "check", lambda: importlib.import_module("deepfake_course.alchemy"))
+    assert isinstance(CliRunner().invoke(_cli.app, ["doctor"]).exception, ImportError)
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def stopped(command, before=None):
+    """An app of one command; `before` runs ahead of it."""
+    made = typer.Typer()
+    made.callback(invoke_without_command=True)(before or (lambda: None))
+    made.command("other")(command)
+    return made
+
+
+@pytest.mark.parametrize(
+    "app",
+    [interrupt, stopped(lambda: None, lambda: interrupt()), stopped(_cli.friendly(lambda: interrupt()))],
+    ids=["outside", "before", "inside"],
+)
+def test_ctrl_c_is_130_and_one_line_wherever_it_comes(app, monkeypatch, capsys):
+    monkeypatch.setattr(_cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["deepfake-course", "other"])
+    with pytest.raises(SystemExit) as stop:
+        _cli.main()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == f"deepfake-course: {_cli.STOPPED}\n"

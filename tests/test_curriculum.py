@@ -142,3 +142,26 @@ def test_other_columns(tmp_path):
     (tmp_path / "nbs" / "curriculum.csv").write_text("number,name\n1,x\n", encoding="utf-8")
     with pytest.raises(ValueError, match="must have the columns"):
         _curriculum.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"cells": [1]}', "no JSON", "\udcff"])
+def test_a_damaged_notebook_is_a_problem_of_its_row(text, clone):
+    root = clone("1,seeds,S4:Y,M,00_core,00_core.ipynb#Where it breaks", "2,by config,S4:Y,M,,")
+    (root / "nbs" / "00_core.ipynb").write_bytes(text.encode("utf-8", "surrogateescape"))
+    (found,) = _curriculum.report(json=True, root=root)["problems"]
+    assert "row 1: nbs/00_core.ipynb is no readable notebook: " in found
+    assert "  0 of   2 delivered" in _curriculum.report(root=root)
+
+
+def test_a_test_file_that_is_no_text_is_a_problem_of_its_row(clone):
+    root = clone("1,seeds,S4:Y,M,,tests/test_z.py::test_it")
+    (root / "tests" / "test_z.py").write_bytes(b"\xff\x00")
+    assert "does not parse" in _curriculum.report(json=True, root=root)["problems"][0]
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b'"number', b"\x00", HEAD.encode() + "²,faces,S0:Y,M,,".encode()])
+def test_a_damaged_table_is_named(text, clone):
+    root = clone()
+    (root / "nbs" / "curriculum.csv").write_bytes(text)
+    with pytest.raises(ValueError, match="curriculum.csv"):
+        _curriculum.load(root)

@@ -66,3 +66,25 @@ def test_verify_notices_another_value(book):
     rows[0]["value"] += 0.01
     _results.save(rows)
     assert _results.verify(rows[0]["name"])[2] is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1]", "[{}]", "null", '"x"', "{}", "no JSON", "", "\udcff", "nan", "hashes"],
+)
+def test_a_damaged_record_is_told_with_a_remedy(book, text):
+    rows = json.loads(book.read_text(encoding="utf-8"))
+    if text == "nan":
+        text = json.dumps([rows[0] | {"value": float("nan")}])
+    elif text == "hashes":
+        text = json.dumps([rows[0] | {"hashes": {"function": "f"}}])
+    book.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"results\.json is damaged: .* `git checkout -- nbs/results\.json`"):
+        _results.load()
+
+
+def test_a_number_that_is_not_finite_is_not_saved(book):
+    before, rows = book.read_bytes(), _results.load()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        _results.save([rows[0] | {"value": float("nan")}])
+    assert book.read_bytes() == before
