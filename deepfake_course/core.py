@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def sample(
 )->Path: # Path of the file, its content checked
     "Path of one of the course's sample files; a changed or unknown file is an error."
     folder = sample_dir()
-    known = pd.read_csv(folder/"samples.csv").set_index("name")["sha256"]
+    known = _known_hashes(folder)
     if name not in known:
         raise ValueError(f"no sample is called {name!r}; there are: {', '.join(known.index)}")
     path, remedy = folder/name, f"`git checkout -- :/data_samples/{name}` brings it back"
@@ -60,6 +61,16 @@ def sample(
     if hash_file(path) != known[name]:
         raise ValueError(f"sample {name} was changed: {remedy}")
     return path
+
+def _known_hashes(folder):
+    try:
+        table = pd.read_csv(folder/"samples.csv", dtype=str).reindex(columns=["name", "sha256"])
+    except ValueError:
+        table = pd.DataFrame(columns=["name", "sha256"])
+    if table.empty or table.isna().any(axis=None) or table["name"].duplicated().any():
+        raise ValueError("samples.csv is damaged: `git checkout -- :/data_samples/samples.csv` "
+                         "brings it back")
+    return table.set_index("name")["sha256"]
 
 # %% ../nbs/00_core.ipynb #221070f8
 def canonical_json(
@@ -88,9 +99,10 @@ def seed_everything(
     seed:int, # In [0, 2**32), for example from `config_seed`
 )->np.random.Generator: # A fresh generator with this seed, to be passed on
     "Seed Python, NumPy and PyTorch, and TensorFlow if it is loaded."
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed_everything needs a seed in [0, 2**32), not {seed}")
+    if not 0 <= seed < 2**32 or seed != int(seed):
+        raise ValueError(f"seed_everything needs a whole seed in [0, 2**32), not {seed}")
     import torch
+    seed = int(seed)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -122,10 +134,12 @@ def atomic_write(
     "Open a file that gets its name only when it is complete; until then the old one stays."
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write writes whole files: mode is 'w' or 'wb', not {mode!r}")
-    path = Path(path)
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    path = Path(os.path.realpath(path))
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(part, mode, encoding=None if mode == "wb" else "utf-8", newline=None) as f:
+            if path.is_file():
+                os.chmod(part, path.stat().st_mode & 0o777)
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -155,26 +169,43 @@ def fetch(
     folder:str|Path|None=None, # Where to keep it; the cache by default
 )->Path: # Path of the checked file
     "Download a file once, going on after a break; keep it only if it is the expected one."
-    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+    name, sha256 = _file_name(url), sha256.lower()
     path = Path(folder or cache_dir("downloads"))/name
+    path.parent.mkdir(parents=True, exist_ok=True)
     by_hand = f"get {name} from {page} and save it as {path}"
-    if path.is_file() and hash_file(path) != sha256:
-        raise ValueError(f"{path} is another file (its SHA-256 differs): delete it, or {by_hand}")
     if path.is_file():
-        return path
+        if hash_file(path) == sha256:
+            return path
+        raise ValueError(f"{path} is another file (its SHA-256 differs): delete it, or {by_hand}")
     print(f"{name}: {size:,} bytes, licence: {licence}")
     part = path.with_name(path.name + ".part")
     try:
         _download(url, part, size)
     except (ConnectionError, urllib.error.URLError, http.client.HTTPException, TimeoutError) as e:
         raise ConnectionError(f"{url} did not arrive ({e}): try again, or {by_hand}") from e
-    if hash_file(part) != sha256:
+    sent = "more than expected" if part.stat().st_size > size else "another file (SHA-256 differs)"
+    if part.stat().st_size > size or hash_file(part) != sha256:
         part.unlink()
-        raise ValueError(f"{url} sent another file, thrown away (SHA-256 differs): {by_hand}")
+        raise ValueError(f"{url} sent {sent}, thrown away: {by_hand}")
     os.replace(part, path)
     return path
 
+def _file_name(url):
+    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        raise ValueError(f"{url} does not end in the name of a file")
+    return name
+
 def _download(url, part, size):
+    try:
+        _receive(url, part, size)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not part.is_file():
+            raise
+        part.unlink()
+        _receive(url, part, size)
+
+def _receive(url, part, size):
     have = part.stat().st_size if part.is_file() else 0
     headers = {"Range": f"bytes={have}-"} if 0 < have < size else {}
     ask = urllib.request.Request(url, headers=headers)
@@ -182,9 +213,10 @@ def _download(url, part, size):
         have = have if getattr(answer, "status", None) == 206 else 0
         with (open(part, "ab" if have else "wb") as f,
               tqdm(total=size, initial=have, unit="B", unit_scale=True, delay=1) as bar):
-            while block := answer.read(1 << 16):
+            while have <= size and (block := answer.read(1 << 16)):
                 f.write(block)
                 bar.update(len(block))
+                have += len(block)
     if part.stat().st_size < size:
         raise ConnectionError(f"the line broke at {part.stat().st_size} of {size} bytes")
 
@@ -205,8 +237,16 @@ class Result:
     config:dict = field(default_factory=dict) # Settings of the run
 
     def __post_init__(self):
-        if not self.data or self.n < 1:
+        whole = isinstance(self.n, Integral) and not isinstance(self.n, bool)
+        if not self.data or not whole or self.n < 1:
             raise ValueError(f"result {self.name!r} needs its data and the n it rests on")
+        given = [end for end in (self.low, self.high) if end is not None]
+        if not all(isinstance(x, Real) and np.isfinite(x) for x in (self.value, *given)):
+            raise ValueError(f"result {self.name!r}: its value and interval are finite numbers, "
+                             f"not {self.value}, {self.low} and {self.high}")
+        if len(given) == 1 or given != sorted(given):
+            raise ValueError(f"result {self.name!r}: an interval has both ends, low <= high, "
+                             f"not {self.low} and {self.high}")
 
 # %% ../nbs/00_core.ipynb #3b28b873
 def compare(
@@ -270,5 +310,5 @@ def to_batch(
         raise ValueError(f"to_batch needs uint8 pixels from 0 to 255, not {imgs.dtype}")
     if imgs.ndim not in (3, 4) or imgs.shape[-1] != 3:
         raise ValueError(f"to_batch needs shape (h, w, 3) or (b, h, w, 3), not {imgs.shape}")
-    x = torch.from_numpy(imgs[None] if imgs.ndim == 3 else imgs)
+    x = torch.from_numpy(np.ascontiguousarray(imgs[None] if imgs.ndim == 3 else imgs))
     return x.permute(0, 3, 1, 2).contiguous().float().div(255)

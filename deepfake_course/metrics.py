@@ -50,12 +50,15 @@ def check_scores(
     "Are these labels and scores what they seem? If not, the error says what to mend."
     y, score = np.asarray(y), np.asarray(score, dtype=float)
     if y.ndim != 1 or y.shape != score.shape:
-        raise ValueError(f"one label and one score each: y is {y.shape} but score is {score.shape}")
+        flat = ": pass flat arrays: y.ravel()" if (1,) in (y.shape[1:], score.shape[1:]) else ""
+        raise ValueError(f"one label and one score each: y is {y.shape} but score is {score.shape}"
+                         + flat)
     if len(y) == 0:
         raise ValueError("there is nothing to measure: y and score are empty")
     if not np.isin(y, [0, 1]).all():
-        odd = sorted(set(map(str, y[~np.isin(y, [0, 1])])))[:3]
-        raise ValueError(f"y is 1 for fake and 0 for real, but holds {', '.join(odd)}: recode it")
+        odd = ", ".join(sorted(set(map(str, y[~np.isin(y, [0, 1])])))[:3])
+        text = " as text" if any(isinstance(label, (str, bytes)) for label in y) else ""
+        raise ValueError(f"y is 1 for fake and 0 for real, but holds {odd}{text}: recode it")
     if not np.isfinite(score).all():
         raise ValueError(f"{(~np.isfinite(score)).sum()} scores are NaN or infinite: leave those "
                          "clips out and report how many")
@@ -339,35 +342,51 @@ def bootstrap_ci(
     if len(code) != len(y) or code.min() < 0 or not 0 < level < 1:
         raise ValueError(f"{len(y)} rows need {len(y)} group names and a level in (0, 1)")
     n, rng, rows = code.max() + 1, np.random.default_rng(seed), max(1, 2**16//len(y))
-    strata = _group_labels(y, code) if stratified else None
-    measure = _measure(y, score, code, metric)
+    strata, odd = _strata(y, code, stratified), []
+    measure = _measure(y, score, code, metric, odd)
     drawn = np.concatenate([
         measure(_times_drawn(bootstrap_indices(n, min(rows, draws - first), rng, strata)))
         for first in range(0, max(draws, 1), rows)])
-    lost = int(np.isnan(drawn).sum())
-    if lost > draws/20:
-        raise ValueError(f"{lost} of {draws} draws hold one class only: use stratified=True")
-    if lost:
-        warnings.warn(f"{lost} of {draws} draws hold one class only and are left out")
+    _check_draws(drawn, len(odd))
     low, high = np.nanquantile(drawn, [(1 - level)/2, (1 + level)/2])
     return float(measure(np.ones((1, n), int))[0]), float(low), float(high)
 
-def _group_labels(y, code):
+def _strata(y, code, stratified):
     label = np.bincount(code, y)/np.bincount(code)
-    if not np.isin(label, [0, 1]).all():
+    if stratified and not np.isin(label, [0, 1]).all():
         raise ValueError("a group holds real and fake rows: stratified needs one label a group")
-    return label
+    few = np.unique(label, return_counts=True)[1].min() if stratified else len(label)
+    if few < 2:
+        raise ValueError(f"{few} group{' of a class' if stratified else ''} can only be drawn "
+                         "again and again: an interval needs two or more")
+    return label if stratified else None
+
+def _check_draws(drawn, odd):
+    lost = int(np.isnan(drawn).sum())
+    one_class = f"{lost - odd} of {len(drawn)} draws hold one class only"
+    if odd > len(drawn)/20:
+        raise ValueError(f"the metric gives NaN for {odd} of {len(drawn)} draws: mend it")
+    if lost > len(drawn)/20:
+        raise ValueError(f"{one_class}: use stratified=True")
+    if lost > odd:
+        warnings.warn(f"{one_class} and are left out")
+    if odd:
+        warnings.warn(f"the metric gives NaN for {odd} of {len(drawn)} draws: these are left out")
 
 def _times_drawn(indices):
     draws, n = indices.shape
     cells = indices + n*np.arange(draws)[:, None]
     return np.bincount(cells.ravel(), minlength=draws*n).reshape(draws, n)
 
-def _measure(y, score, code, metric):
+def _measure(y, score, code, metric, odd):
     if callable(metric):
         def one(times):
             rows = np.repeat(np.arange(len(y)), times[code])
-            return metric(y[rows], score[rows]) if 0 < y[rows].mean() < 1 else np.nan
+            if y[rows].min() == y[rows].max() and y.min() < y.max():
+                return np.nan
+            value = metric(y[rows], score[rows])
+            odd.extend([value] if np.isnan(value) else [])
+            return value
         return lambda times: np.array([one(row) for row in times], dtype=float)
     if metric == "auc":
         return _auc_of_draws(y, score, code)

@@ -173,6 +173,8 @@ def sample_indices(
     "Which frames of a clip to look at."
     if total < 1 or (k is not None and k < 1):
         raise ValueError(f"cannot choose k={k} of {total} frames: both must be 1 or more")
+    if not all(isinstance(n, int | np.integer) for n in (total, k, step) if n is not None):
+        raise ValueError(f"total, k and step are whole numbers, not {total}, {k} and {step}")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"share is a part of all frames, in (0, 1], not {share}")
     if how == "every" and step and step >= 1:
@@ -208,11 +210,19 @@ def iter_frames(
 )->Iterator[tuple]: # (index, seconds, img) in display order, without what cannot be decoded
     "The wanted frames of a clip, one at a time: one pass, upright, only these turned into RGB."
     info, table = scanned or scan(path)
-    indices = np.unique(np.asarray(indices, int))
+    indices = _places(indices)
     if len(indices) and (indices[0] < 0 or indices[-1] >= info.frames):
         raise VideoError(f"{info.path.name} has the frames 0 to {info.frames-1}, "
                          f"not {indices[0]} to {indices[-1]}")
     return _upright(path, info, table, indices)
+
+def _places(indices):
+    places = np.asarray(indices)
+    if places.size and (places.dtype.kind not in "iuf" or (places != np.floor(places)).any()
+                        or not np.isfinite(places).all()):
+        raise VideoError("indices are places of frames, whole numbers: turn a mask of True and "
+                         "False into them with np.flatnonzero(mask)")
+    return np.unique(places.astype(int))
 
 def _upright(path, info, table, indices):
     times, stored = np.sort(table["time"][table["index"] >= 0]), (info.width, info.height)
@@ -284,7 +294,7 @@ def read_frames(
     info, table = scanned = scan(path)
     if indices is None:
         indices = sample_indices(info.frames, k, how, step, share, rng)
-    indices = np.unique(np.asarray(indices, int))
+    indices = _places(indices)
     source, found, times = iter_frames(path, indices, scanned), [], []
     frames = np.empty((len(indices), info.height, info.width, 3), np.uint8)
     for index, time, img in tqdm(source, info.path.name, len(indices), False,
@@ -342,6 +352,7 @@ def write_clip(
     path, frames = Path(path), iter(frames)
     if path.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
         raise VideoError(f"a clip's name ends in .mp4, .mov, .mkv or .avi, not {path.name!r}")
+    times = _check_timing(path, fps, times)
     first = next(frames, None)
     if first is None:
         raise VideoError(f"{path.name}: there are no frames to write")
@@ -355,8 +366,31 @@ def write_clip(
         part.unlink(missing_ok=True)
     return path
 
+def _check_timing(path, fps, times=None):
+    if times is None:
+        if not .01 <= fps <= 1000:
+            raise VideoError(f"{path.name}: fps is from 0.01 to 1000, not {fps}")
+        return None
+    if path.suffix.lower() == ".avi":
+        raise VideoError(f"{path.name}: an .avi holds no display times, so its frame rate cannot "
+                         "vary: use .mp4")
+    times = np.asarray(times, float)
+    if (times.ndim != 1 or not np.isfinite(times).all() or (times < 0).any()
+            or (np.diff(np.round(times*90000)) <= 0).any()):
+        raise VideoError(f"{path.name}: times are seconds, finite, 0 or more, strictly rising")
+    return times
+
+def _one_each(frames, times):
+    for n, img in enumerate(frames):
+        if n == len(times):
+            raise VideoError(f"times has one entry a frame: {n} are too few")
+        yield img
+    if n+1 < len(times):
+        raise VideoError(f"times has one entry a frame: {len(times)} are too many for {n+1}")
+
 def _encode(container, first, frames, fps, crf, gop, times, preset):
-    rate = Fraction(fps).limit_denominator(1001)
+    frames = frames if times is None else _one_each(frames, times)
+    rate = Fraction(float(np.clip(fps, .01, 1000))).limit_denominator(1001)
     options = {"crf": str(crf), "preset": preset, "threads": "1"}
     if platform.machine().lower() in ("x86_64", "amd64"):
         options["x264-params"] = "asm=SSE4.2" # its AVX-512 code gives other bytes on each run
@@ -415,6 +449,7 @@ def recompress(
     times = np.sort(table["time"][table["index"] >= 0])
     shown = np.arange(len(times))
     if fps is not None:
+        _check_timing(Path(dst), fps)
         ticks = np.arange(0, len(times)/info.fps-1e-9, 1/fps)
         shown = np.searchsorted(times, ticks+1e-6, "right")-1
     repeat = np.bincount(shown, minlength=len(times))

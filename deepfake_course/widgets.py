@@ -183,6 +183,8 @@ class Explorer:
             raise RuntimeError("this explorer is closed: make a new one")
         try:
             status = self.draw(self.figure, **self.values)
+            if not isinstance(status, str):
+                raise TypeError(f"draw must return the sentence, not {status!r}")
             self.image.value = figure_png(self.figure)
         except Exception as error:
             self._say(f"This setting cannot be drawn, the picture is an old one: {error}", "alert")
@@ -198,6 +200,8 @@ class Explorer:
 
     def close(self):
         "Take the widget off the page; moving a control does nothing from here on."
+        if self.widget.comm is None:
+            return
         for control in self.controls.values():
             control.unobserve(self._moved, "value")
         for part in (*self.widget.children, self.widget):

@@ -30,13 +30,22 @@ class _Server(http.server.BaseHTTPRequestHandler):
         if self.path == "/gone.bin":
             self.send_error(404)
             return
+        if self.path == "/shrunk.bin" and start:
+            self.send_error(416)
+            return
         body = BODY[start:] if self.path != "/other.bin" else BODY[::-1]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
+        if self.path != "/endless.bin":
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.path == "/endless.bin":
+            body = body * 50
         if self.path == "/breaks.bin" and not start:
             body = body[: len(body) // 2]
-        self.wfile.write(body)
+        try:
+            self.wfile.write(body)
+        except ConnectionError:
+            type(self).asked.append(("hung up", start))
 
     def log_message(self, *_):
         pass
@@ -98,6 +107,30 @@ def test_fetch_reports_404(server, facts):
         fetch(f"{server}/gone.bin", **facts)
 
 
+def test_fetch_stops_when_too_much_arrives(server, facts):
+    with pytest.raises(ValueError, match="sent more than expected, thrown away"):
+        fetch(f"{server}/endless.bin", **facts)
+    assert not list(facts["folder"].glob("endless*"))
+
+
+def test_fetch_starts_anew_where_the_rest_is_refused(server, facts):
+    (facts["folder"] / "shrunk.bin.part").write_bytes(b"something longer")
+    assert fetch(f"{server}/shrunk.bin", **facts).read_bytes() == BODY
+    assert _Server.asked == [("/shrunk.bin", 16), ("/shrunk.bin", 0)]
+
+
+@pytest.mark.parametrize("end", ["", "/", "/a/", "/..%2Fevil.bin", "/a%5Cevil.bin", "/..", "/a%00b"])
+def test_fetch_refuses_a_url_without_a_file_name(facts, end):
+    with pytest.raises(ValueError, match="name of a file"):
+        fetch(f"http://127.0.0.1:9{end}", **facts)
+
+
+def test_fetch_takes_any_case_and_makes_the_folder(server, facts):
+    facts |= {"sha256": facts["sha256"].upper(), "folder": facts["folder"] / "new" / "deep"}
+    assert fetch(f"{server}/good.bin", **facts) == fetch(f"{server}/good.bin", **facts)
+    assert len(_Server.asked) == 1
+
+
 def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
     with atomic_write(tmp_path / "a.csv") as f:
         f.write("old")
@@ -136,6 +169,24 @@ def test_written_files_are_readable_by_others(tmp_path):
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "Müller\n"
 
 
+def test_long_names_can_be_written(tmp_path):
+    path = tmp_path / ("顔" * 83 + ".txt")
+    with atomic_write(path) as f:
+        f.write("x")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="mode bits and symlinks are POSIX")
+def test_mode_and_symlink_stay(tmp_path):
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    real.write_text("old")
+    real.chmod(0o600)
+    link.symlink_to("real.txt")
+    with atomic_write(link) as f:
+        f.write("new")
+    assert link.is_symlink() and real.read_text() == "new" and real.stat().st_mode & 0o777 == 0o600
+
+
 def test_two_writers_do_not_mix(tmp_path):
     def write(letter):
         for _ in range(20):
@@ -166,6 +217,35 @@ def test_seed_everything_seeds_torch_and_numpy():
     assert draw() == draw()
     with pytest.raises(ValueError, match="2\\*\\*32"):
         seed_everything(-1)
+
+
+    assert seed_everything(np.int64(3)).random() == seed_everything(3).random()
+    with pytest.raises(ValueError, match="whole seed"):
+        seed_everything(2.5)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"value": np.nan}, {"value": np.inf}, {"value": "0.5"}, {"value": None}, {"n": 0}, {"n": 2.5}, {"n": "3"},
+    {"n": True}, {"low": .1}, {"high": .9}, {"low": .9, "high": .1}, {"low": np.nan, "high": np.nan},
+    {"low": 0, "high": np.inf}])
+def test_result_refuses_what_cannot_be_read(wrong):
+    with pytest.raises(ValueError, match="result 'a'"):
+        Result(**{"lesson": "core", "name": "a", "value": .5, "n": 3, "data": "d"} | wrong)
+    Result("core", "a", np.float32(.5), np.int64(3), "d", low=np.float64(.1), high=1)
+
+
+def test_batch_of_a_mirrored_picture():
+    img = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert (core.to_batch(img[..., ::-1]) == core.to_batch(img[..., ::-1].copy())).all()
+
+
+@pytest.mark.parametrize("text", ["", "name\na.txt\n", "name,sha256\n", "name,sha256\na.txt,\n", "name,sha256\n,12\n",
+                                  "name,sha256\na.txt,1\na.txt,2\n", "name,sha256\na,b,c\nd,e,f,g,h\n"])
+def test_damaged_table_of_samples(tmp_path, monkeypatch, text):
+    (tmp_path / "samples.csv").write_text(text)
+    monkeypatch.setattr(core, "sample_dir", lambda: tmp_path)
+    with pytest.raises(ValueError, match="git checkout -- :/data_samples/samples.csv"):
+        core.sample("a.txt")
 
 
 def test_compare_shows_missing_as_dash():

@@ -36,6 +36,8 @@ def world(seed, n=None, decimals=None):
 @pytest.mark.parametrize("y, score, message", [
     ([0, 1, 1], [.1, .2], "one label and one score each"),
     ([[0], [1]], [[.1], [.2]], "one label and one score each"),
+    ([0, 1], [[.1], [.2]], r"pass flat arrays: y.ravel\(\)"),
+    (["0", "1"], [.1, .2], "holds 0, 1 as text"),
     ([], [], "empty"),
     ([0, 2], [.1, .2], "holds 2"),
     ([-1, 1], [.1, .2], "recode"),
@@ -85,6 +87,11 @@ def test_a_score_that_is_no_probability_is_refused(function, score):
     (lambda: m.bootstrap_ci(Y, P, metric="gini"), "metric is"),
     (lambda: m.bootstrap_ci(Y, P, groups=list("aaab"), stratified=True), "one label a group"),
     (lambda: m.bootstrap_ci([0, 1], [.1, .9]), "use stratified=True"),
+    (lambda: m.bootstrap_ci([0, 1], [.1, .9], stratified=True), "1 group of a class"),
+    (lambda: m.bootstrap_ci(Y, P, groups=["a"]*4), "an interval needs two or more"),
+    (lambda: m.bootstrap_ci([1], [.9], metric="accuracy"), "an interval needs two or more"),
+    (lambda: m.bootstrap_ci(Y, P, metric=lambda y, p: np.nan, stratified=True), "the metric gives NaN"),
+    (lambda: m.bootstrap_ci(Y, P, metric=lambda y, p: np.nan), "the metric gives NaN"),
     (lambda: m.delong_test([0, 1, 1], [.1, .2, .3], [.1, .2, .3]), "at least two"),
     (lambda: m.delong_test(Y, [0, 0, 1, 1], [1, 1, 0, 0]), "no spread"),
     (lambda: m.at_prevalence(.9, .1, 1.2), "shares"),
@@ -272,6 +279,16 @@ def test_draws_of_one_class_are_left_out_and_reported():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         m.bootstrap_ci(y, p, draws=500, stratified=True)
+
+
+def test_nan_of_the_metric_is_told_from_draws_of_one_class():
+    y, p = np.repeat([0, 1], 20), np.linspace(0, 1, 40)
+    fails = iter([np.nan]*3)
+    with pytest.warns(UserWarning, match="the metric gives NaN for 3 of 100 draws"):
+        m.bootstrap_ci(y, p, metric=lambda y, p: next(fails, .5), draws=100)
+    with pytest.raises(ValueError, match="hold one class only: use stratified=True"):
+        m.bootstrap_ci([0, 0, 1, 1], P, metric=m.auc, draws=100)
+    assert m.bootstrap_ci([1]*4, P, metric=m.accuracy) == m.bootstrap_ci([1]*4, P, metric="accuracy")
 
 
 def test_a_perfect_detector_has_no_width():

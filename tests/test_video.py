@@ -366,3 +366,44 @@ def test_real_clips_agree_with_opencv(path):
     clip = read_frames(path, indices=wanted)
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == total and not len(clip.missing)
     assert all((img == theirs[n]).all() for n, img in zip(clip.indices, clip.frames))
+
+
+@pytest.mark.parametrize("indices", [np.arange(20) < 3, [True, False], [1.5], [np.nan], ["1"]])
+def test_indices_are_whole_numbers(indices, shot, tmp_path):
+    path = write_clip(tmp_path/"a.mp4", shot[:20])
+    for read in (lambda: read_frames(path, indices=indices), lambda: list(iter_frames(path, indices))):
+        with pytest.raises(VideoError, match="np.flatnonzero"):
+            read()
+    assert read_frames(path, indices=[2., 1.]).indices.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("settings", [{"k": 2.5}, {"k": 3, "how": "every", "step": 2.5}, {"k": 2.5, "how": "first"}])
+def test_part_of_a_frame_cannot_be_sampled(settings):
+    with pytest.raises(ValueError, match="whole numbers"):
+        sample_indices(20, **settings)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"times": [-3, -2, -1, 0, 1, 2]}, "0 or more"), ({"times": [0, 1, 1, 2, 3, 4]}, "strictly rising"),
+    ({"times": [0, 1, 2, 3, 4, np.inf]}, "finite"), ({"times": np.arange(7)}, "too many"),
+    ({"times": np.arange(5)}, "too few"), ({"times": []}, "too few"), ({"fps": 0}, "fps is from"),
+    ({"fps": 1e9}, "fps is from"), ({"fps": np.nan}, "fps is from"), ({"fps": -5}, "fps is from")])
+def test_impossible_times_are_refused(settings, message, shot, tmp_path):
+    with pytest.raises(VideoError, match=message):
+        write_clip(tmp_path/"a.mp4", shot[:6], **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_avi_cannot_vary_its_rate(shot, tmp_path):
+    phone = write_clip(tmp_path/"phone.mp4", shot[:6], times=[0, .1, .2, .9, 1, 1.7])
+    for write in (lambda: write_clip(tmp_path/"a.avi", shot[:2], times=[0, 1]),
+                  lambda: recompress(phone, tmp_path/"a.avi")):
+        with pytest.raises(VideoError, match="use .mp4"):
+            write()
+    for fps in (0, 1e9, np.nan):
+        with pytest.raises(VideoError, match="fps is from"):
+            recompress(phone, tmp_path/"b.mp4", fps=fps)
+    assert [p.name for p in tmp_path.iterdir()] == ["phone.mp4"]
+    assert probe(recompress(phone, tmp_path/"c.mp4")).variable_rate
+    slow = probe(recompress(phone, tmp_path/"c.avi", fps=10))
+    assert slow.frames == round(10*probe(phone).duration)
