@@ -163,9 +163,9 @@ class Explorer:
         self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width=width))
         self.line = ipywidgets.HTML()
         self.widget = ipywidgets.VBox([*controls.values(), self.image, self.line])
+        self.refresh()
         for control in controls.values():
             control.observe(self._moved, "value")
-        self.refresh()
 
     @property
     def values(self)->dict: # By name, as `draw` takes them
