@@ -89,13 +89,20 @@ def _print_table(rows, columns):
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
 
 
-@app.command(epilog="Example: deepfake-course doctor")
+@app.command(epilog="Example: deepfake-course doctor, or for a database: deepfake-course doctor Celeb-DF-v2")
 @friendly
-def doctor(json_: Json = False):
-    """Say what this machine has, what is missing and what to do."""
+def doctor(
+    folder: Annotated[
+        Optional[Path],
+        typer.Argument(metavar="[DATA_DIR]", exists=True, file_okay=False,
+                       help="A database, or a folder of several: what it is, whether it is whole, what leaks."),
+    ] = None,
+    json_: Json = False,
+):
+    """Say what this machine has, what is missing and what to do; or the same of a database."""
     from . import _doctor
 
-    rows = list(_doctor.check())
+    rows = list(_doctor.check() if folder is None else _doctor.check_data(folder))
     if json_:
         _print_json(rows)
     for row in [] if json_ else rows:

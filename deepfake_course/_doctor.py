@@ -5,6 +5,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -40,6 +41,108 @@ def check() -> list[dict]:
         except FAULTS as error:
             rows.append(_row(what, _reason(error), False, True, remedy))
     return rows
+
+
+def check_data(folder) -> list[dict]:
+    """Rows of a database: what it is, how labels were read, whether it is whole, which shortcuts leak.
+
+    A folder of several databases gives the rows of each, with its name in front.
+    """
+    from .databases import recognise
+
+    folder = Path(folder)
+    try:
+        kinds = {folder: recognise(folder)}
+    except ValueError:
+        kinds = dict(filter(None, map(_kind, sorted(folder.iterdir()))))
+        if not kinds:
+            raise
+    rows = []
+    for place, kind in kinds.items():
+        front = "" if place == folder else f"{place.name}: "
+        rows += [row | {"what": front + row["what"]} for row in _database(place, kind)]
+    return rows
+
+
+def _kind(place):
+    """(folder, layout) of a database among other things, or None."""
+    from .databases import recognise
+
+    try:
+        return (place, recognise(place)) if place.is_dir() and place.name[0] != "." else None
+    except ValueError:
+        return None
+
+
+def _database(place, kind):
+    from .databases import completeness, read_database
+
+    yield _row("layout", kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what readers note is a row here
+        try:
+            table = read_database(place, kind)
+        except ValueError as strict:
+            yield _row("copy", _reason(strict), False, True, "mend this; what follows goes without")
+            try:
+                table = read_database(place, kind, strict=False)
+            except ValueError:  # nothing is left to describe
+                return
+    fakes = int(table["label"].sum())
+    yield _row("clips", f"{len(table)}: {len(table) - fakes} real, {fakes} fake")
+    read = table.groupby("raw_label")["label"].agg(["first", "size"])
+    told = [f"{raw!r} is {('real', 'fake')[row['first']]} ({row['size']})" for raw, row in read.iterrows()]
+    yield _row("labels", ", ".join(told))
+    yield from _who(table)
+    counted = completeness(table)
+    if counted.empty:
+        yield _row("whole", f"no official counts for {', '.join(sorted(set(table['database'])))}", False, False,
+                   "Celeb-DF: name the folder Celeb-DF-v1 or Celeb-DF-v2" if kind == "celeb-df" else "")
+    for row in counted.to_dict("records"):
+        name = " ".join(filter(None, (row["database"], row["compression"], row["part"])))
+        over = "more than the makers counted: two copies in one, or another version"
+        yield _row(name, f"{row['found']} of {row['official']}", row["missing"] == 0, False,
+                   f"{row['missing']} are missing ({row['source']})" if row["missing"] > 0 else over)
+    for note in table.attrs["notes"]:
+        yield _row("note", note, False, False)
+    yield from _leaks(table)
+
+
+def _who(table):
+    people = (set(table["target"]) | set(table["donor"])) - {""}
+    splits = table["split"].replace("", "no split").value_counts()
+    groups = table["group"][table["group"] != ""].nunique()
+    unknown = int((table["group"] == "").sum())
+    yield _row("splits", ", ".join(f"{name} {n}" for name, n in splits.items()))
+    yield _row("groups", f"{groups}, unknown for {unknown} clips" if unknown else groups)
+    yield _row("people", f"{len(people)} by name" if people else "names tell nothing")
+
+
+def _leaks(table):
+    from .databases import file_properties, find_shortcuts
+
+    properties = file_properties(table)
+    bad = properties.attrs["unreadable"]
+    opened = len(properties) + len(bad)
+    first = next(iter(bad.items()), ("", ""))
+    yield _row("readable", f"{len(properties)} of the {opened} clips that were opened", not bad, True,
+               f"fetch them again; the first is {first[0]}: {first[1]}")
+    try:
+        found = find_shortcuts(table, properties)
+    except ValueError as error:
+        yield _row("shortcuts", f"cannot be told: {error}", False, False)
+        return
+    verdicts = found["verdict"].value_counts()
+    if verdicts.get("too few groups"):
+        best = found.iloc[0]
+        yield _row("shortcuts", f"too few groups to tell; largest AUC {best['auc']:.2f} ({best['property']})")
+    elif not verdicts.get("leak"):
+        yield _row("shortcuts", f"no sign in {len(found)} properties of {len(properties)} clips")
+    for row in found.query("verdict == 'leak'").to_dict("records"):
+        yield _row(f"shortcut: {row['property']}",
+                   f"AUC {row['auc']:.2f} ({row['low']:.2f} to {row['high']:.2f}), p {row['p']:.3f}: "
+                   f"real {row['real']}, fake {row['fake']}", False, False,
+                   "it tells the label without a face: crop, and encode both classes alike, before training")
 
 
 def _reason(error):

@@ -2,10 +2,12 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -43,6 +45,8 @@ def test_every_command_has_help_with_an_example(command):
     [
         (["bogus"], ["bogus"]),
         (["doctor", "--bogus"], ["--bogus"]),
+        (["doctor", __file__], ["DATA_DIR", "is a file"]),
+        (["doctor", "no such folder"], ["DATA_DIR", "does not exist"]),
         (["faces"], ["PATH"]),
         (["faces", __file__], ["--out"]),
         (["results", "run"], ["LESSON"]),
@@ -71,6 +75,71 @@ def test_wrong_usage_is_2(args, words, tmp_path):
 )
 def test_a_mistake_is_1_and_says_what_there_is(args, words):
     fails(call(*args), 1, *words)
+
+
+def data_dir(folder, kind="uadfv", pairs=7, **fake):
+    """A miniature database with real clips in it; `fake` says what is odd about its fakes."""
+    from deepfake_course.databases import write_miniature
+    from deepfake_course.video import write_clip
+
+    def clip(path):
+        imgs = np.random.default_rng([*path.stem.encode()]).integers(0, 255, (4, 48, 64, 3)).astype(np.uint8)
+        write_clip(path, imgs, **(fake if "fake" in path.stem else {}))
+
+    return write_miniature(kind, folder, pairs, clip)
+
+
+def rows_of(answer):
+    return {row["what"]: row for row in json.loads(answer.stdout)}
+
+
+def test_doctor_of_a_database_says_what_it_is_and_what_leaks(tmp_path):
+    root = data_dir(tmp_path / "mine", fps=30)
+    answer = call("doctor", root, "--json")
+    assert answer.returncode == 0, answer.stderr
+    rows = rows_of(answer)
+    assert rows["layout"]["state"] == "uadfv" and rows["clips"]["state"] == "14: 7 real, 7 fake"
+    assert rows["labels"]["state"] == "'fake' is fake (7), 'real' is real (7)"
+    assert rows["UADFV real"]["state"] == "7 of 49" and "42 are missing" in rows["UADFV real"]["remedy"]
+    assert "real 25, fake 30" in rows["shortcut: fps"]["state"] and not rows["shortcut: fps"]["ok"]
+    assert "AUC 1.00" in rows["shortcut: fps"]["state"] and rows["readable"]["ok"]
+    text = call("doctor", root)
+    assert text.returncode == 0 and "note  shortcut: fps" in text.stdout
+
+
+def test_doctor_of_a_clean_database_and_of_several(tmp_path):
+    data_dir(tmp_path / "one")
+    data_dir(tmp_path / "two", "plain", 2)
+    answer = call("doctor", tmp_path, "--json")
+    rows = rows_of(answer)
+    assert answer.returncode == 0
+    assert "no sign in" in rows["one: shortcuts"]["state"] and "too few" in rows["two: shortcuts"]["state"]
+    assert rows["two: layout"]["state"] == "plain" and "no official counts" in rows["two: whole"]["state"]
+
+
+def test_doctor_finds_what_is_broken_in_a_database(tmp_path):
+    root = data_dir(tmp_path / "mine")
+    (root / "fake" / "0003_fake.mp4").write_bytes(b"half")
+    shutil.rmtree(root / "real")
+    answer = call("doctor", root, "--json")
+    rows = rows_of(answer)
+    assert answer.returncode == 1 and "2 to mend: copy, readable" in answer.stderr
+    assert "expected files such as real/0000.mp4" in rows["copy"]["state"]
+    assert rows["readable"]["state"] == "6 of the 7 clips that were opened"
+    assert "0003_fake.mp4" in rows["readable"]["remedy"] and "cannot be told" in rows["shortcuts"]["state"]
+
+
+def test_doctor_of_swapped_labels_stops_there(tmp_path):
+    root = data_dir(tmp_path / "mine")
+    for old, new in (("real", "x"), ("fake", "real"), ("x", "fake")):
+        (root / old).rename(root / new)
+    rows = rows_of(answer := call("doctor", root, "--json"))
+    assert answer.returncode == 1 and set(rows) == {"layout", "copy"}
+    assert "labels are swapped" in rows["copy"]["state"]
+
+
+def test_doctor_of_a_folder_that_nobody_knows(tmp_path):
+    fails(call("doctor", tmp_path), 1, "no database that the course knows", "Looked for", "Celeb-real/")
 
 
 def test_doctor_explains_the_machine():
