@@ -35,7 +35,7 @@ setup(
     ],
     packages=[lib, f"{lib}.data_samples"],
     package_dir={lib: lib, f"{lib}.data_samples": "data_samples"},
-    package_data={f"{lib}.data_samples": ["*", "weights/*"]},
+    package_data={f"{lib}.data_samples": ["*", "weights/*", "databases/**/*"]},
     python_requires=f">={cfg['min_python']},<{cfg['max_python']}",
     install_requires=shlex.split(cfg["requirements"]),
     extras_require=extras,

@@ -183,6 +183,9 @@ def code_hash(function) -> str:
         if item in seen:
             continue
         seen.add(item)
+        if isinstance(item, type) and issubclass(item, tuple) and hasattr(item, "_fields"):
+            parts.append(f"{item.__name__}{item._fields}")  # a namedtuple has no source of its own
+            continue
         source = textwrap.dedent(inspect.getsource(item))
         tree = ast.parse(source)
         parts.append(_bare(source, tree))

@@ -69,6 +69,13 @@ ROWS = [
         figures=r"(\d+) fakes caught, (\d+) missed .*? (\d+) real clips accused, (\d+) cleared",
         shown=r"Threshold ([\d.]+)",
     ),
+    Row(
+        notebook="16_splits.ipynb",
+        slider="Split",
+        key="ArrowRight",
+        figures=r"spectrum AUC ([\d.]+), accuracy ([\d.]+) .*memory AUC ([\d.]+), accuracy ([\d.]+)",
+        shown=r"split (\d+) of",
+    ),
 ]
 ROOMS = ["lab", "voila"]
 
