@@ -8,7 +8,7 @@ __all__ = ['SEEDS', 'AGES', 'PERIODS', 'LIGHTS', 'Light', 'SPREAD', 'NECKLINES',
            'draw_body', 'cast_shadow', 'draw_face', 'draw_hair', 'draw_glasses', 'true_landmarks', 'light_frame',
            'Footage', 'film', 'render', 'meet_detectors', 'actors_found', 'actors_landmarks']
 
-# %% ../nbs/12_actors.ipynb #b97d8714
+# %% ../nbs/12_actors.ipynb #c1eeb3e8
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,8 +22,8 @@ from .core import Result, headline
 from .metrics import wilson
 from .faces import choose, detect, landmarks
 from deepfake_course.heads import (
-    TEXEL, draw_traits, express, glasses, grid_faces, landmark_places, place, pose, rotation,
-    smooth_step, surface_normals,
+    TEXEL, casting_cell, draw_traits, express, glasses, grid_faces, landmark_places, place, pose,
+    rotation, smooth_step, surface_normals,
 )
 from .looks import Head, eye_patch, mouth_patch, skin_base
 from deepfake_course.rendering import (
@@ -62,7 +62,7 @@ class Actor:
         "Surface and colours; built once (about half a second) and kept for the last eight actors."
         return _head(int(self.seed))
 
-# %% ../nbs/12_actors.ipynb #b0681a63
+# %% ../nbs/12_actors.ipynb #857ee068
 AGES = ["to 31", "32-45", "46-59", "60 on"]
 
 
@@ -75,7 +75,7 @@ def cast_table(
         t = actor.traits
         rows.append(dict(
             seed=actor.seed, tone=t["tone"] + 1,
-            presentation="feminine" if t["feminine"] >= .5 else "masculine",
+            presentation=("masculine", "feminine")[casting_cell(actor.seed)[1]],
             age=pd.cut([t["age"]], [0, 31, 45, 59, 120], labels=AGES)[0],
             hair=t["style"], beard=t["beard"], glasses=bool(t["glasses"]),
         ))
