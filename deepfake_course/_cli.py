@@ -26,11 +26,22 @@ app = typer.Typer(
 )
 results_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(results_app, name="results")
+samples_app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="The course's own databases: build, measure, list.",
+    epilog="Example: deepfake-course samples check A B --size small",
+)
+app.add_typer(samples_app, name="samples")
 Sampling = Enum("Sampling", {name: name for name in ("even", "first", "every")})
 Method = Enum("Method", {name: name for name in ("mtcnn", "dlib", "viola_jones")})
 Which = Enum("Which", {name: name for name in ("largest", "central", "all")})
 Format = Enum("Format", {name: name for name in ("png", "jpg")})
+Base = Enum("Base", {name: name for name in "ABCD"})
+Size = Enum("Size", {name: name for name in ("excerpt", "small", "full")})
+Plant = Enum("Plant", {name: name for name in ("size", "codec", "background")})
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
+Names = Annotated[
+    Optional[list[Base]], typer.Argument(metavar="NAME", help="A, B, C or D; all four by default.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON and nothing else.")]
 
 
@@ -304,6 +315,101 @@ def curriculum(json_: Json = False):
     if problems:
         _tell(f"{len(problems)} names do not resolve")
         raise typer.Exit(1)
+
+
+@samples_app.command("build", epilog="Example: deepfake-course samples build A B --size small")
+@friendly
+def samples_build(
+    names: Names = None,
+    size: Annotated[Size, typer.Option(help="8 people a database, 24, or the excerpt that comes with the course.")] = (
+        Size.small
+    ),
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Processes; one a core by default.")] = None,
+    json_: Json = False,
+):
+    """Film, forge and encode the sample databases; goes on where it was stopped."""
+    from . import _samples_check
+
+    rows = _samples_check.build(_databases(names), size.value, jobs)
+    if json_:
+        _print_json(rows)
+    else:
+        _print_table(rows, ["name", "size", "clips", "megabytes", "seconds", "where"])
+
+
+@samples_app.command("check", epilog="Example: deepfake-course samples check A B C --size small --only pattern")
+@friendly
+def samples_check(
+    names: Names = None,
+    size: Annotated[Size, typer.Option(help="Which set is measured.")] = Size.excerpt,
+    only: Annotated[
+        Optional[str], typer.Option(metavar="GROUPS", help="Groups of rows, with commas between them: size, detectors, "
+                                    "landmarks, identities, shortcuts, pattern, speed.")
+    ] = None,
+    plant: Annotated[
+        Optional[Plant], typer.Option(help="Plant a leak in a copy; the auditor of shortcuts must find it.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often the detectors of the pattern are trained.")] = 3,
+    json_: Json = False,
+):
+    """Measure the sample databases: are they as good, and as hard, as they have to be?"""
+    from . import _samples_check
+
+    chosen = None if only is None else [name.strip() for name in only.split(",")]
+    rows = _samples_check.check(_databases(names), size.value, chosen, plant and plant.value, seeds)
+    if json_:
+        _print_json(rows)
+    else:
+        marks = {True: "yes", False: "NO", None: "-"}
+        shown = [{**row, "met": marks[row["ok"]], "interval": None if row["low"] is None else
+                  f"{row['low']:.3f} to {row['high']:.3f}"} for row in rows]
+        _print_table(shown, ["name", "value", "interval", "n", "target", "met", "note"])
+    missed = [row["name"] for row in rows if row["ok"] is False]
+    if missed:
+        _tell(f"{len(missed)} of {len(rows)} rows miss their target: {', '.join(missed)}")
+        raise typer.Exit(1)
+
+
+@samples_app.command("list", epilog="Example: deepfake-course samples list --json")
+@friendly
+def samples_list(json_: Json = False):
+    """Say which sample databases are built, where, and how large they are."""
+    from . import _samples_check
+
+    rows = _samples_check.listing()
+    if json_:
+        _print_json(rows)
+    else:
+        shown = [{**row, "built": "yes" if row["built"] else "no"} for row in rows]
+        _print_table(shown, ["name", "size", "built", "clips", "megabytes", "where"])
+
+
+@samples_app.command("train-swap", epilog="Example: deepfake-course samples train-swap A --out swap_a.safetensors")
+@friendly
+def samples_train_swap(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which swap: A, B or C.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Gets the weights; a checkpoint is kept beside it.")],
+    half: Annotated[bool, typer.Option("--half", help="Compute in bfloat16.")] = False,
+    json_: Json = False,
+):
+    """Film the actors and train a swap network on them; goes on where it was stopped."""
+    from .forge import SWAPS, make_swap
+
+    if name not in SWAPS:
+        raise typer.BadParameter(f"no swap {name!r}; there are: {', '.join(SWAPS)}", param_hint="'NAME'")
+    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
+        raise typer.BadParameter("FILE ends in .safetensors, in a folder that exists", param_hint="'--out'")
+    net = make_swap(out, SWAPS[name], half)
+    notes = net.about.get("notes", {})
+    row = {"name": name, "file": str(out), "steps": notes.get("steps", SWAPS[name]["steps"]), "loss": notes.get("loss")}
+    if json_:
+        _print_json([row])
+    else:
+        _print_table([row], list(row))
+
+
+def _databases(names):
+    return [base.value for base in names or Base]
 
 
 def main():

@@ -45,7 +45,7 @@ MAGIC = re.compile(r"^(\s*)(?:[%!].*|[\w.]+\?\??\s*)$")
 
 MAX_LEAD, MAX_CELL, MAX_FUNCTION, MAX_COLUMNS = 90, 20, 30, 100
 CELLS, WORDS, IDEAS, EXERCISES = (30, 70), (600, 1500), (2, 5), (3, 5)
-MAX_OUTPUT, MAX_SAMPLES, MAX_FLAGGED = 300_000, 20_000_000, 2
+MAX_OUTPUT, MAX_SAMPLES, MAX_WEIGHTS, MAX_FLAGGED = 300_000, 20_000_000, 15_000_000, 2
 
 
 # A notebook as the checks see it
@@ -837,9 +837,14 @@ def course_samples(root):
     files = [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     rest = {p.relative_to(folder).as_posix() for p in files} - seen - {"samples.csv"}
     found += [f"data_samples/{name} is not listed in samples.csv" for name in sorted(rest)]
-    size = sum(p.stat().st_size for p in files)
-    if size > MAX_SAMPLES:
-        found.append(f"data_samples has {size / 1e6:.1f} MB; at most {MAX_SAMPLES // 10**6}")
+    weights = [p for p in files if p.parent.name == "weights"]
+    for name, part, most in (
+        ("data_samples/weights", weights, MAX_WEIGHTS),
+        ("data_samples without weights", set(files) - set(weights), MAX_SAMPLES),
+    ):
+        size = sum(p.stat().st_size for p in part)
+        if size > most:
+            found.append(f"{name} has {size / 1e6:.1f} MB; at most {most // 10**6}")
     return found
 
 

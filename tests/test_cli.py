@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 
 from deepfake_course import _cli, _doctor
 
-COMMANDS = (["doctor"], ["faces"], ["bench"], ["results"], ["results", "run"], ["curriculum"])
+COMMANDS = (
+    ["doctor"], ["faces"], ["bench"], ["results"], ["results", "run"], ["curriculum"], ["samples"],
+    ["samples", "build"], ["samples", "check"], ["samples", "list"], ["samples", "train-swap"],
+)  # fmt: skip
 
 
 def call(*args, **kwargs):
@@ -55,6 +58,13 @@ def test_every_command_has_help_with_an_example(command):
         (["faces", __file__, "--out", "x", "--sampling", "every"], ["--sampling", "--step"]),
         (["results", "--json", "run", "core"], ["--json after run"]),
         (["results", "--verify", "x", "run", "core"], ["--verify"]),
+        (["samples", "build", "E"], ["E", "A", "D"]),
+        (["samples", "build", "A", "--size", "huge"], ["huge", "small"]),
+        (["samples", "build", "--jobs", "0"], ["--jobs"]),
+        (["samples", "check", "--plant", "colour"], ["colour", "background"]),
+        (["samples", "train-swap", "A"], ["--out"]),
+        (["samples", "train-swap", "E", "--out", "e.safetensors"], ["no swap", "A, B"]),
+        (["samples", "train-swap", "A", "--out", "a.pt"], ["--out", ".safetensors"]),
     ],
     ids=lambda v: " ".join(v)[:30],
 )
@@ -70,6 +80,8 @@ def test_wrong_usage_is_2(args, words, tmp_path):
         (["results", "--verify", ""], ["no recorded result"]),
         (["bench", "alchemy"], ["alchemy", "ground"]),
         (["bench", "ground", "--only", "alchemy"], ["alchemy", "bootstrap"]),
+        (["samples", "check", "--only", "alchemy"], ["alchemy", "landmarks"]),
+        (["samples", "check", "--plant", "size", "--only", "speed"], ["shortcuts alone"]),
     ],
     ids=lambda v: " ".join(v)[:30],
 )
@@ -182,6 +194,17 @@ def test_doctor_survives_a_damaged_list_of_samples(text, tmp_path, monkeypatch):
 def test_json_is_the_only_thing_on_standard_output():
     rows = json.loads(call("doctor", "--json").stdout)
     assert {"what", "state", "ok", "required", "remedy"} == set(rows[0])
+
+
+def test_samples_that_are_not_built_are_not_checked_but_listed(tmp_path):
+    env = {**os.environ, "DEEPFAKE_COURSE_CACHE": str(tmp_path)}
+    fails(call("samples", "check", "A", "--size", "small", env=env), 1, "samples build A --size small")
+    answer = call("samples", "list", "--json", env=env)
+    rows = json.loads(answer.stdout)
+    assert answer.returncode == 0 and len(rows) == 12
+    assert set(rows[0]) == set("name size built clips megabytes where".split())
+    assert not any(row["built"] or row["clips"] for row in rows if row["size"] != "excerpt")
+    assert "small" in call("samples", "list", env=env).stdout
 
 
 def test_results_json_has_the_agreed_keys():

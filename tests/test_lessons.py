@@ -172,6 +172,14 @@ def test_large_samples(sampled, monkeypatch):
     assert "at most" in lesson_checks.course_samples(sampled[0])[0]
 
 
+def test_large_weights(sampled, monkeypatch):
+    root, _ = sampled
+    (root / "data_samples" / "weights").mkdir()
+    (root / "data_samples" / "weights" / "w.safetensors").write_bytes(b"1234")
+    monkeypatch.setattr(lesson_checks, "MAX_WEIGHTS", 3)
+    assert any("weights has" in text for text in lesson_checks.course_samples(root))
+
+
 README = """# Tiny
 
 | lesson | question | minutes |
