@@ -317,6 +317,31 @@ def curriculum(json_: Json = False):
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: deepfake-course pretrain --people 768 --steps 3000 --out coursenet.safetensors")
+@friendly
+def pretrain(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Gets the weights.")],
+    people: Annotated[int, typer.Option(min=2, help="Rendered people, from seed 100000 on.")] = 768,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of 64 faces.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order, the changes and the first weights.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json_: Json = False,
+):
+    """Train a CourseNet on rendered people; goes on where it was stopped."""
+    from .pretraining import PretrainSettings, pretrain as train
+
+    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
+        raise typer.BadParameter("FILE ends in .safetensors, in a folder that exists", param_hint="'--out'")
+    losses = train(PretrainSettings(people=people, steps=steps, seed=seed), out, jobs, device)
+    last = losses.tail(100).mean().round(3).to_dict()
+    row = {"file": str(out), "people": people, "steps": steps} | last
+    if json_:
+        _print_json([row])
+    else:
+        _print_table([row], list(row))
+
+
 @samples_app.command("build", epilog="Example: deepfake-course samples build A B --size small")
 @friendly
 def samples_build(
@@ -399,9 +424,8 @@ def samples_train_swap(
         raise typer.BadParameter(f"no swap {name!r}; there are: {', '.join(SWAPS)}", param_hint="'NAME'")
     if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
         raise typer.BadParameter("FILE ends in .safetensors, in a folder that exists", param_hint="'--out'")
-    net = make_swap(out, SWAPS[name], half)
-    notes = net.about.get("notes", {})
-    row = {"name": name, "file": str(out), "steps": notes.get("steps", SWAPS[name]["steps"]), "loss": notes.get("loss")}
+    notes = make_swap(out, SWAPS[name], half, progress=True).about["notes"]
+    row = {"name": name, "file": str(out), "steps": SWAPS[name]["steps"], "loss": notes["loss"]}
     if json_:
         _print_json([row])
     else:

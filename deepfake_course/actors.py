@@ -329,7 +329,7 @@ class View:
         "Project points."
         return project(points, self.focal, self.centre, self.distance)
 
-# %% ../nbs/12_actors.ipynb #f009be7c
+# %% ../nbs/12_actors.ipynb #b6ca2388
 def _vertex_normals(points):
     return surface_normals(points.astype(np.float32)).reshape(-1, 3)
 
@@ -390,7 +390,7 @@ def draw_body(
     scene:int, # Seed of the scene, which says what is worn
 ):
     "Neck, shoulders, clothes and ears; the body follows the head in part."
-    head, clothes = actor.head, _draw_clothes(stream(scene, "cloth"))
+    head, clothes = actor.head, _draw_clothes(stream(scene, actor.traits["seed"], "cloth"))
     points = pose(head.body, state, smooth_step(165, 75, head.body_height))
     values = np.stack([head.body_angle.ravel(), head.body_height.ravel()], 1)
     look = lambda v: _body_look(actor.traits, clothes, v)

@@ -419,7 +419,7 @@ def _deform(mask, size, rng):
         mask = cv2.GaussianBlur(np.float32(mask > .5), (0, 0), soft)
     return np.where(mask < 1/255, 0, np.minimum(mask, 1))
 
-# %% ../nbs/13_forge.ipynb #a02d3a2f
+# %% ../nbs/13_forge.ipynb #801cbff6
 class Autoencoder(nn.Module):
     "One encoder for everybody, a decoder for each donor, and one for everyone else."
 
@@ -430,11 +430,12 @@ class Autoencoder(nn.Module):
         size:int=64, # Side of a face, px: 64 or 128
         others:int=0, # Further people, who share one more decoder
         shared:bool=False, # All share one decoder, and only its maps are each person's own
+        bend:bool=False, # Decoders bend a picture that they learn, and paint over it
     ):
         super().__init__()
         if size not in (64, 128) or not donors:
             raise ValueError(f"an Autoencoder needs donors and draws 64 or 128 px, not {size}")
-        self.donors, self.size, self.shared = list(donors), size, shared
+        self.donors, self.size, self.shared, self.bend = list(donors), size, shared, bend
         self.register_buffer("points", torch.tensor(frame.points, dtype=torch.float32))
         looks, widths = [], (3, 24, 48, 96, 128)
         for k, (a, b) in enumerate(zip(widths, widths[1:])):
@@ -446,7 +447,7 @@ class Autoencoder(nn.Module):
                                     nn.Unflatten(1, (64, 4, 4)), _Up(64, 64))
         people = [1]*len(donors)+[others]*(others > 0)
         people = [len(donors)+others] if shared else people
-        self.decoders = nn.ModuleList(_Decoder(size, n) for n in people)
+        self.decoders = nn.ModuleList(_Decoder(size, n, bend) for n in people)
         self.to(memory_format=torch.channels_last)
 
     def forward(
@@ -458,7 +459,7 @@ class Autoencoder(nn.Module):
         if donor not in self.donors:
             raise ValueError(f"no decoder draws {donor!r}; there are: {', '.join(self.donors)}")
         z = self.spread(self.encoder(F.avg_pool2d(x, self.size//64)))
-        return self.draw(z, [self.donors.index(donor)]*len(z))
+        return self.draw(z, [self.donors.index(donor)]*len(z)).clamp(0, 1)
 
     def draw(self, z, who):
         "Spread codes z (b, 64, 8, 8) drawn as the people `who` (b places, rising)."
@@ -483,13 +484,19 @@ class _Up(nn.Module):
     def forward(self, x): return F.leaky_relu(F.pixel_shuffle(self.conv(x), 2), .1)
 
 class _Decoder(nn.Module):
-    def __init__(self, size, people):
+    def __init__(self, size, people, bend):
         super().__init__()
+        self.bend = bend
         widths = (64, 48, 32, 16) if size == 64 else (64, 48, 32, 20, 12)
         self.ups = nn.ModuleList(_Up(a, b) for a, b in zip(widths, widths[1:]))
         maps = (torch.zeros(people, c, s, s) for c, s in ((48, 16), (8, 32)))
         self.maps = nn.ParameterList(map(nn.Parameter, maps))
-        self.last = nn.Conv2d(widths[-1], 3, 3, 1, 1)
+        self.last = nn.Conv2d(widths[-1], 4 if bend else 3, 3, 1, 1)
+        if bend:
+            self.pictures = nn.Parameter(torch.full((people, 3, size, size), .5))
+            self.flow = nn.Conv2d(widths[2], 2, 3, 1, 1)
+            nn.init.zeros_(self.flow.weight)
+            nn.init.constant_(self.last.bias[3:], -2)
 
     def forward(self, x, who):
         for k, up in enumerate(self.ups):
@@ -497,9 +504,20 @@ class _Decoder(nn.Module):
             if k < len(self.maps):
                 own = self.maps[k][who]
                 x = x+F.pad(own, (0, 0, 0, 0, 0, x.shape[1]-own.shape[1]))
-        return torch.sigmoid(self.last(x))
+            if k == 1 and self.bend:
+                picture = _bend(self.pictures[who], .1*self.flow(x).float())
+        painted = torch.sigmoid(self.last(x).float())
+        if not self.bend:
+            return painted
+        return picture+painted[:, 3:]*(painted[:, :3]-picture)
 
-# %% ../nbs/13_forge.ipynb #3a7bbd63
+def _bend(picture, flow):
+    flow = F.interpolate(flow, picture.shape[2:], mode="bilinear", align_corners=False)
+    still = torch.eye(2, 3).expand(len(picture), 2, 3)
+    grid = F.affine_grid(still, picture.shape, align_corners=False)+flow.permute(0, 2, 3, 1)
+    return F.grid_sample(picture, grid, padding_mode="reflection", align_corners=False)
+
+# %% ../nbs/13_forge.ipynb #03866ac5
 def draw_batch(
     x:torch.Tensor, # (b, 4, s, s) faces in [0, 1] cut 1.25 times too wide, and their weights
     size:int, # Side of what the decoder shall draw, px
@@ -511,17 +529,16 @@ def draw_batch(
     c, s, shift = angle.cos()*scale, angle.sin()*scale, .02*draw(b, 2)
     move = torch.stack([torch.stack([c, -s, shift[:, 0]], 1),
                         torch.stack([s, c, shift[:, 1]], 1)], 1)
-    straight = F.affine_grid(move, (b, 4, size, size), align_corners=False)
-    y = F.grid_sample(x, straight, padding_mode="reflection", align_corners=False)
     bend = F.interpolate(.035*draw(b, 2, 5, 5), (64, 64), mode="bicubic", align_corners=True)
     grid = F.affine_grid(move, (b, 3, 64, 64), align_corners=False)+bend.permute(0, 2, 3, 1)
     small = F.avg_pool2d(x[:, :3], size//64)
     seen = F.grid_sample(small, grid, padding_mode="reflection", align_corners=False)
     tint = 1+.15*draw(b, 1, 1, 1)+.07*draw(b, 3, 1, 1)
     seen = seen.clamp(1e-4, 1)**torch.exp(.5*draw(b, 1, 1, 1))*tint+.05*draw(b, 1, 1, 1)
-    return seen.clamp(0, 1), y
+    edge = (x.shape[2]-size)//2
+    return seen.clamp(0, 1), x[:, :, edge:edge+size, edge:edge+size]
 
-# %% ../nbs/13_forge.ipynb #bce5113a
+# %% ../nbs/13_forge.ipynb #ad0c3f0c
 def train_swap(
     takes:list[Take], # Footage of donors and of at least one other person
     donors:list[str], # Names of the donors
@@ -530,6 +547,7 @@ def train_swap(
     batch:int=32, # Faces a step
     seed:int=0, # Of first weights and batches
     shared:bool=False, # One decoder for all, see `Autoencoder`
+    bend:bool=False, # Decoders that bend a picture, see `Autoencoder`
     half:bool=False, # Compute in bfloat16: quicker where the processor knows it
     checkpoint:str|Path|None=None, # File to go on from, and to save to every 250 steps
     progress:bool=False, # Show a bar
@@ -539,21 +557,33 @@ def train_swap(
     others = _check_cast(takes, donors, shared, batch, steps)
     torch.manual_seed(seed)
     frame = FaceFrame.of(np.concatenate([take.landmarks[::3] for take in takes]))
-    net = Autoencoder(donors, frame, size, len(others), shared)
-    data = _training_faces(takes, [*donors, *others], frame, size)
+    net = Autoencoder(donors, frame, size, len(others), shared, bend)
+    data = _first_pictures(net, _training_faces(takes, [*donors, *others], frame, size))
     adam = torch.optim.Adam(net.parameters(), 2e-3, (.9, .99))
-    plan = dict(donors=list(donors), others=others, size=size, shared=shared, steps=steps,
-                batch=batch, seed=seed)
+    plan = dict(donors=list(donors), others=others, size=size, steps=steps, batch=batch,
+                seed=seed, shared=shared, bend=bend)
     start, losses = _resume(checkpoint, plan, net, adam)
     for step in tqdm(range(start, steps), "training", disable=not progress):
         adam.param_groups[0]["lr"] = _rate(step, steps)
         losses.append(_train_step(net, adam, data, batch, stream(seed, step, "batch"), half))
         if checkpoint and ((step+1) % _EVERY == 0 or step == steps-1):
-            _keep(checkpoint, plan=plan, step=step+1, losses=losses, net=net.state_dict(),
-                  adam=adam.state_dict())
+            _keep(checkpoint, plan, losses, net, adam)
     return net.eval(), pd.DataFrame(losses, columns=["drawing", "code"])
 
 _EVERY = 250
+
+def _first_pictures(net, data):
+    if not net.bend:
+        return data
+    edge = (data[0][0].shape[1]-net.size)//2
+    usual = [faces[np.linalg.norm(codes, axis=1).argmin()] for faces, codes in data]
+    start = torch.from_numpy(np.stack(usual))[:, edge:edge+net.size, edge:edge+net.size, :3]
+    start = start.permute(0, 3, 1, 2)/255
+    with torch.no_grad():
+        for decoder in net.decoders:
+            decoder.pictures.copy_(start[:len(decoder.pictures)])
+            start = start[len(decoder.pictures):]
+    return data
 
 def _check_cast(takes, donors, shared, batch, steps):
     people = list(dict.fromkeys(take.person for take in takes))
@@ -638,7 +668,9 @@ def _codes(shapes):
 def _rate(step, steps):
     return 2e-3*min(1, (step+1)/50)*(.05+.475*(1+math.cos(math.pi*step/steps)))
 
-def _keep(checkpoint, **state):
+def _keep(checkpoint, plan, losses, net, adam):
+    state = dict(plan=plan, step=len(losses), losses=losses, net=net.state_dict(),
+                 adam=adam.state_dict())
     with atomic_write(checkpoint, "wb") as f:
         torch.save(state, f)
 
@@ -653,14 +685,14 @@ def _resume(checkpoint, plan, net, adam):
     adam.load_state_dict(saved["adam"])
     return saved["step"], saved["losses"]
 
-# %% ../nbs/13_forge.ipynb #62423034
+# %% ../nbs/13_forge.ipynb #f74bd178
 SWAPS = dict(
-    A=dict(size=64, donors=[10_900, 10_901], others=[*range(10_000, 10_024)], shared=False,
-           frames=[120, 12], steps=10_000),
+    A=dict(size=64, donors=[10_900, 10_902], others=[*range(10_000, 10_024)], shared=False,
+           bend=False, frames=[120, 12], steps=4000),
     B=dict(size=128, donors=[*range(20_000, 20_004)], others=[*range(20_004, 20_024)],
-           shared=False, frames=[120, 12], steps=8000),
-    C=dict(size=64, donors=[*range(30_000, 30_024)], others=[], shared=True, frames=[48, 0],
-           steps=6000))
+           shared=False, bend=True, frames=[120, 12], steps=3000),
+    C=dict(size=64, donors=[*range(30_000, 30_024)], others=[], shared=True, bend=False,
+           frames=[48, 0], steps=5000))
 
 def load_swap(
     path:str|Path, # A file that `save_swap` wrote, or "A", "B", "C" of this course
@@ -672,14 +704,14 @@ def load_swap(
             about = json.loads((f.metadata() or {})["swap"])
             tensors = {name: f.get_tensor(name).float() for name in f.keys()}
         net = Autoencoder(about["donors"], FaceFrame(np.zeros((68, 2))), about["size"],
-                          shared=about["shared"])
+                          shared=about["shared"], bend=about.get("bend", False))
         net.load_state_dict(tensors)
     except (SafetensorError, KeyError, json.JSONDecodeError, RuntimeError) as error:
         raise ValueError(f"{path.name} is damaged or no file of save_swap: get it again") from error
     net.about = about | dict(file=path.name, sha256=hash_file(path))
     return net.eval()
 
-# %% ../nbs/13_forge.ipynb #3deeca9a
+# %% ../nbs/13_forge.ipynb #bfdd2415
 def make_swap(
     path:str|Path, # Where the finished file shall be: .safetensors
     plan:dict, # size, donors and others (seeds), shared, frames (of each donor, other), steps
@@ -696,8 +728,8 @@ def make_swap(
     path, names = Path(path), [str(n) for n in plan["donors"]]
     checkpoint = path.with_suffix(".checkpoint")
     net, losses = train_swap(takes, names, plan["size"], plan["steps"],
-                             shared=plan["shared"], half=half, checkpoint=checkpoint,
-                             progress=progress)
+                             shared=plan["shared"], bend=plan["bend"], half=half,
+                             checkpoint=checkpoint, progress=progress)
     notes = dict(plan=plan, frames=sum(len(take.clip) for take in takes), half=half,
                  loss=round(float(losses["drawing"].tail(200).mean()), 4))
     _save_swap(path, net, rendered=True, **notes)
@@ -711,20 +743,21 @@ def _film_take(actor, k):
 
 def _save_swap(path, net, rendered, **notes):
     few, last = len(net.donors), "-" if net.shared else f"decoders.{len(net.donors)}."
-    tensors = {name: (value[:few] if "maps" in name else value).half().contiguous()
+    own = lambda name: "maps" in name or "pictures" in name
+    tensors = {name: (value[:few] if own(name) else value).half().contiguous()
                for name, value in net.state_dict().items() if not name.startswith(last)}
-    about = dict(donors=net.donors, size=net.size, shared=net.shared, rendered=rendered,
-                 notes=notes)
+    about = dict(donors=net.donors, size=net.size, shared=net.shared, bend=net.bend,
+                 rendered=rendered, notes=notes)
     with atomic_write(path, "wb") as f:
         f.write(pack_tensors(tensors, {"swap": json.dumps(about)}))
 
-# %% ../nbs/13_forge.ipynb #c8093480
+# %% ../nbs/13_forge.ipynb #a3e5cbeb
 NETWORK = dict(
-    lq=dict(jitter=.6, box=.13, up=.35, colour="mean", amount=.4, sharpen=0, grain=0, rim=1.2,
+    lq=dict(jitter=.6, box=.2, up=.35, colour="mean", amount=.6, sharpen=0, grain=0, rim=1.2,
             how="alpha"),
     mq=dict(jitter=.3, box=0, up=.35, colour="mean", amount=1, sharpen=0, grain=0, rim=2.5,
             how="alpha"),
-    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.9, grain=1, rim=5,
+    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.3, grain=1, rim=5,
             how="poisson"))
 
 def swap_by_network(

@@ -17,6 +17,7 @@ from deepfake_course import _cli, _doctor
 COMMANDS = (
     ["doctor"], ["faces"], ["bench"], ["results"], ["results", "run"], ["curriculum"], ["samples"],
     ["samples", "build"], ["samples", "check"], ["samples", "list"], ["samples", "train-swap"],
+    ["pretrain"],
 )  # fmt: skip
 
 
@@ -65,6 +66,9 @@ def test_every_command_has_help_with_an_example(command):
         (["samples", "train-swap", "A"], ["--out"]),
         (["samples", "train-swap", "E", "--out", "e.safetensors"], ["no swap", "A, B"]),
         (["samples", "train-swap", "A", "--out", "a.pt"], ["--out", ".safetensors"]),
+        (["pretrain"], ["--out"]),
+        (["pretrain", "--out", "a.pt"], ["--out", ".safetensors"]),
+        (["pretrain", "--out", "a.safetensors", "--people", "1"], ["--people"]),
     ],
     ids=lambda v: " ".join(v)[:30],
 )

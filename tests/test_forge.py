@@ -239,17 +239,36 @@ def test_a_cast_that_cannot_be_trained_is_refused(cast):
         Autoencoder(["a"], FaceFrame(np.zeros((68, 2))), 96)
 
 
-@pytest.mark.parametrize("shared, size", [(False, 128), (True, 64)])
-def test_a_swap_is_made_from_a_plan_and_read_back(shared, size, tmp_path, cast):
+@pytest.mark.parametrize("shared, size, bend", [(False, 128, True), (True, 64, False), (True, 64, True)])
+def test_a_swap_is_made_from_a_plan_and_read_back(shared, size, bend, tmp_path, cast):
     plan = dict(size=size, donors=[20_001, 20_003], others=[] if shared else [20_019], shared=shared,
-                frames=[12, 12], steps=2)
+                bend=bend, frames=[12, 12], steps=2)
     net = make_swap(tmp_path/"tiny.safetensors", plan)
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.safetensors"]
     assert net.donors == ["20001", "20003"] and net.about["notes"]["plan"]["steps"] == 2
+    assert net.bend == bend and net.shared == shared and net.size == size
     fakes = [swap_by_network(cast[0], net, donor) for donor in (20_001, 20_003)]
     assert (fakes[0].clip != fakes[1].clip).any()
     assert fakes[0].record["permitted"].startswith("both are rendered")
     assert "target_frames" in fakes[0].record and fakes[0].record["net"]["sha256"]
+
+
+def test_a_bent_picture_is_the_donor_before_anything_is_learned(cast):
+    here, there = cast
+    net = train_swap(list(cast), [there.person], steps=1, batch=6, bend=True)[0]
+    faces, _ = FaceFrame(net.points.double().numpy()).align(there.clip, there.landmarks, 64)
+    drawn = net(torch.rand(1, 3, 64, 64), there.person)[0].detach().permute(1, 2, 0).numpy() * 255
+    gap = [np.abs(drawn - face)[12:52, 12:52].mean() for face in faces]
+    other, _ = FaceFrame(net.points.double().numpy()).align(here.clip, here.landmarks, 64)
+    assert min(gap) < 12 < np.abs(drawn - other[0])[12:52, 12:52].mean()
+
+
+def test_a_decoder_bends_its_picture_as_the_flow_says():
+    picture = torch.rand(1, 3, 32, 32)
+    still, right = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)
+    right[:, 0] = 2 * 4 / 32  # the frame is two wide: four pixels further right
+    assert torch.allclose(forge._bend(picture, still), picture, atol=1e-5)
+    assert torch.allclose(forge._bend(picture, right)[..., :28], picture[..., 4:], atol=1e-4)
 
 
 def test_damaged_weights_are_named(tmp_path, pair):

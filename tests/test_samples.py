@@ -93,6 +93,12 @@ def test_a_take_without_its_truth_is_filmed_again(tiny, tmp_path):
     np.savez_compressed(path.with_suffix(".npz"), **short)
     with pytest.raises(ValueError, match="4 frames and 3 in its truth"):
         samples.read_take(path)
+    for file in (path, path.with_suffix(".npz")):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:len(whole) // 2])
+        with pytest.raises(ValueError, match="delete both and build again"):
+            samples.read_take(path)
+        file.write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", samples.RECIPES)
