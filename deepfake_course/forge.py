@@ -751,13 +751,13 @@ def _save_swap(path, net, rendered, **notes):
     with atomic_write(path, "wb") as f:
         f.write(pack_tensors(tensors, {"swap": json.dumps(about)}))
 
-# %% ../nbs/13_forge.ipynb #a3e5cbeb
+# %% ../nbs/13_forge.ipynb #03266d65
 NETWORK = dict(
     lq=dict(jitter=.6, box=.2, up=.35, colour="mean", amount=.6, sharpen=0, grain=0, rim=1.2,
             how="alpha"),
     mq=dict(jitter=.3, box=0, up=.35, colour="mean", amount=1, sharpen=0, grain=0, rim=2.5,
             how="alpha"),
-    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.3, grain=1, rim=5,
+    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.7, grain=1, rim=5,
             how="poisson"))
 
 def swap_by_network(

@@ -34,7 +34,7 @@ from .rendering import stream
 from .scenery import overlay
 from .video import read_frames, write_clip
 
-# %% ../nbs/15_samples.ipynb #79a916b0
+# %% ../nbs/15_samples.ipynb #c55ccee2
 @dataclass(frozen=True)
 class Recipe:
     "How one sample database is made."
@@ -55,7 +55,7 @@ RECIPES = {
                 manner=dict(fill=(.50, .60))),
     "B": Recipe("Celeb-DF", 20_000, (("network", "hq"),), source_crf=16, crf=(20,),
                 manner=dict(light="studio", fill=(.50, .62), turn=.18)),
-    "C": Recipe("FaceForensics++", 30_000, (("network", "mq"), ("reenact", "mq"), ("swap", "mq"),
+    "C": Recipe("FaceForensics++", 30_000, (("network", "hq"), ("reenact", "mq"), ("swap", "mq"),
                 ("mouth", "mq")), each=True, crf=(23, 40)),
     "D": Recipe("DFDC", 40_000, (("swap", "lq"), ("swap", "hq"), ("reenact", "mq"), ("swap", "mq"),
                 ("mouth", "mq")), source_crf=20, wild=True,
