@@ -6,8 +6,8 @@
 __all__ = ['MANIFEST', 'VIDEO', 'IMAGE', 'UADFV_LABELS', 'PLAIN_LABELS', 'UAM_LABELS', 'MESONET_LABELS', 'CELEB_DF_LABELS',
            'CELEB_DF_FOLDERS', 'CELEB_DF_NAMES', 'DFDC_LABELS', 'DFDC_TEST_LABELS', 'DFDC_PREVIEW_LABELS',
            'KAGGLE_LABELS', 'FF_LABELS', 'FF_GRADES', 'TIMIT_LABELS', 'SIGNS', 'READERS', 'OFFICIAL_COUNTS',
-           'check_manifest', 'to_manifest', 'write_miniature', 'children', 'find', 'clips_in', 'read_uadfv',
-           'read_class_folders', 'read_celeb_df', 'read_json', 'read_dfdc', 'read_dfdc_preview', 'read_kaggle_faces',
+           'check_manifest', 'to_manifest', 'write_miniature', 'children', 'find', 'clips_in', 'read_json',
+           'read_uadfv', 'read_class_folders', 'read_celeb_df', 'read_dfdc', 'read_dfdc_preview', 'read_kaggle_faces',
            'read_faceforensics', 'frame_files', 'read_timit', 'recognise', 'read_database', 'combine', 'completeness',
            'count_clips', 'probe_manifest', 'file_properties', 'find_shortcuts']
 
@@ -273,6 +273,20 @@ def clips_in(
         raise ValueError(f"{what}: expected files such as {example}")
     return files or frames
 
+# %% ../nbs/14_databases.ipynb #6f5569a4
+def read_json(
+    path:Path, # A JSON file
+    kind:type=dict, # What it holds, a dict or a list
+)->dict|list: # Its content
+    "Content of a JSON file; a damaged one is an error that names it."
+    try:
+        told = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path.parent.name}/{path.name} is damaged ({error}): fetch it again")
+    if not isinstance(told, kind):
+        raise ValueError(f"{path.parent.name}/{path.name} is damaged: it holds no {kind.__name__}")
+    return told
+
 # %% ../nbs/14_databases.ipynb #f96846ca
 UADFV_LABELS = {"real": 0, "fake": 1}
 
@@ -407,20 +421,6 @@ def _celeb_row(path, folder):
     target, *donor, number = path.stem.split("_")
     fake = {"donor": donor[0], "method": "Celeb-DF"} if donor else {}
     return fake | {"target": target, "group": target, "clip": f"{target}_{number}"}
-
-# %% ../nbs/14_databases.ipynb #6f5569a4
-def read_json(
-    path:Path, # A JSON file
-    kind:type=dict, # What it holds, a dict or a list
-)->dict|list: # Its content
-    "Content of a JSON file; a damaged one is an error that names it."
-    try:
-        told = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path.parent.name}/{path.name} is damaged ({error}): fetch it again")
-    if not isinstance(told, kind):
-        raise ValueError(f"{path.parent.name}/{path.name} is damaged: it holds no {kind.__name__}")
-    return told
 
 # %% ../nbs/14_databases.ipynb #4519b826
 DFDC_LABELS = {"REAL": 0, "FAKE": 1}
@@ -798,11 +798,12 @@ def read_database(
     df.attrs["kind"] = kind
     return df.assign(database=name) if name else df
 
-# %% ../nbs/14_databases.ipynb #07a11e18
+# %% ../nbs/14_databases.ipynb #1d328a62
 def combine(
     manifests:list[pd.DataFrame], # From readers, each with another root
 )->pd.DataFrame: # One manifest below the folder that holds all roots
-    "Several databases as one; people and groups get their database's folder as a surname."
+    """Several databases as one.
+    People and groups get their database's folder in front of their names."""
     roots = [os.path.abspath(df.attrs.get("root", "")) for df in manifests]
     rootless = not all(df.attrs.get("root") for df in manifests)
     if not roots or rootless or len(set(roots)) < len(roots):
@@ -822,25 +823,27 @@ def combine(
     df.attrs |= {"root": str(top), "kind": "several", "notes": notes}
     return df
 
-# %% ../nbs/14_databases.ipynb #062583f0
+# %% ../nbs/14_databases.ipynb #fe77d148
 _REAL, _FAKE = "label == 0", "label == 1"
 OFFICIAL_COUNTS = pd.DataFrame([
     ("UADFV", "real", _REAL, 49, "Li and others 2018"),
     ("UADFV", "fake", _FAKE, 49, "Li and others 2018"),
-    ("Celeb-DF v1", "real", _REAL, 408, "README of its repository"),
-    ("Celeb-DF v1", "fake", _FAKE, 795, "README of its repository"),
-    ("Celeb-DF v2", "Celeb-real", "path.str.contains('^celeb-real/', case=False)", 590, "README"),
-    ("Celeb-DF v2", "YouTube-real", "path.str.contains('^youtube', case=False)", 300, "README"),
-    ("Celeb-DF v2", "fake", _FAKE, 5639, "README"),
+    ("Celeb-DF v1", "real", _REAL, 408, "Li and others 2020, README"),
+    ("Celeb-DF v1", "fake", _FAKE, 795, "Li and others 2020, README"),
+    ("Celeb-DF v2", "Celeb-real", "path.str.contains('^celeb-real/', case=False)", 590,
+     "Li and others 2020, README"),
+    ("Celeb-DF v2", "YouTube-real", "path.str.contains('^youtube', case=False)", 300,
+     "Li and others 2020, README"),
+    ("Celeb-DF v2", "fake", _FAKE, 5639, "Li and others 2020, README"),
     ("Celeb-DF v2", "test, real", f"{_REAL} and split == 'test'", 178, "official list, counted"),
     ("Celeb-DF v2", "test, fake", f"{_FAKE} and split == 'test'", 340, "official list, counted"),
     ("FaceForensics++", "real", _REAL, 1000, "Rossler and others 2019"),
-    *(("FaceForensics++", m, f"method == '{m}'", 1000, "README of its repository") for m in
+    *(("FaceForensics++", m, f"method == '{m}'", 1000, "Rossler and others 2019, README") for m in
       ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")),
     *(("FaceForensics++", f"{s}, real", f"{_REAL} and split == '{s}'", n, "official split, counted")
       for s, n in (("train", 720), ("val", 140), ("test", 140))),
-    ("DeepFakeDetection", "real", _REAL, 363, "README of FaceForensics++"),
-    ("DeepFakeDetection", "fake", _FAKE, 3068, "README of FaceForensics++"),
+    ("DeepFakeDetection", "real", _REAL, 363, "Google and Jigsaw 2019, FaceForensics++ README"),
+    ("DeepFakeDetection", "fake", _FAKE, 3068, "Google and Jigsaw 2019, FaceForensics++ README"),
     ("DFDC", "train, real", f"{_REAL} and split == 'train'", 19154, "Dolhansky and others 2020"),
     ("DFDC", "train, fake", f"{_FAKE} and split == 'train'", 100000, "Dolhansky and others 2020"),
     ("DFDC", "validation", "split == 'val'", 4000, "Dolhansky and others 2020"),
@@ -853,7 +856,7 @@ OFFICIAL_COUNTS = pd.DataFrame([
       for q in ("higher_quality", "lower_quality")),
     ("VidTIMIT", "real", _REAL, 430, "Sanderson: 43 people, 10 sentences"),
     *(("MesoNet", f"{s}, {('real', 'df')[y]}", f"label == {y} and split == '{s}'", n,
-       "README of its repository")
+       "Afchar and others 2018, README")
       for s, y, n in (("train", 0, 7250), ("train", 1, 5111), ("val", 0, 4259), ("val", 1, 2889))),
 ], columns=["database", "part", "rows", "official", "source"])
 
@@ -871,12 +874,13 @@ def completeness(
     tables = [table for table in tables[1:] if len(table)] or tables[:1]
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/14_databases.ipynb #3ee9f9d7
+# %% ../nbs/14_databases.ipynb #5573df93
 def count_clips(
     df:pd.DataFrame, # Manifest, of several databases if you like
     by:tuple=("database",), # Columns that name a row of the table, such as database and method
 )->pd.DataFrame: # Counts; `fakes` is the share of fakes, `unnamed` clips tell no target
-    "How many clips, in which splits, and how many people, as far as names tell."
+    """How many clips, in which splits, and how many people, as far as names tell.
+    In FaceForensics++ the names are numbers of clips."""
     rows = {}
     for key, part in check_manifest(df).groupby(list(by)):
         split, target, donor = part["split"], set(part["target"])-{""}, set(part["donor"])-{""}

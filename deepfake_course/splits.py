@@ -8,7 +8,7 @@ __all__ = ['SAME_NAMES', 'LEVELS', 'PRESETS', 'DIAL', 'mini_manifest', 'connecte
            'official_split', 'pair_split', 'part_split', 'balance', 'drop_short', 'small_subset', 'leak_features',
            'leak_dial', 'draw_leak', 'LeakExplorer']
 
-# %% ../nbs/16_splits.ipynb #b1d33a33
+# %% ../nbs/16_splits.ipynb #1d9dbe2a
 import re
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from tqdm.auto import tqdm
 
-from .core import Result, headline
 from .databases import check_manifest
 from .metrics import auc, balanced_accuracy
 from .plots import style
@@ -150,7 +149,7 @@ def _deal(table, share, rng, draws=200):
             best = side, got.sum(1)/total.sum(), off
     return best[:2]
 
-# %% ../nbs/16_splits.ipynb #494ec2d9
+# %% ../nbs/16_splits.ipynb #313f3020
 def person_split(
     df:pd.DataFrame, # Manifest, or one row a frame
     sizes:tuple=(70, 20, 10), # Parts for train, val and test; 0 leaves a side out
@@ -158,6 +157,20 @@ def person_split(
     unknown:str="error", # Gaps: "error", or "base" (it counts as a person, a lost donor as none)
 )->pd.Series: # "train", "val", "test", or "" for a row whose people are on two sides
     "Share out the people of each database; give up the rows that cross."
+    split = _share_people(df, sizes, seed, unknown)
+    for side, part in zip(("train", "val", "test"), _shares(sizes)):
+        label = df["label"][split == side]
+        if part and label.empty:
+            raise ValueError(f"the people cannot be shared out so: {side} stays empty, because "
+                             "nearly all clips have somebody in common. Draw again, or tie by base")
+        if part and label.nunique() < df["label"].nunique():
+            raise ValueError(f"all {len(label)} clips of {side} are {_LABELS[label.iloc[0]]}: "
+                             "people who share clips stay together. Draw again, or tie by base")
+    return split
+
+_LABELS = ("real", "fake")
+
+def _share_people(df, sizes, seed, unknown):
     share, rng = _shares(sizes), np.random.default_rng(seed)
     links = _people(df, unknown)
     links["person"] = links.groupby(["database", "name"], sort=False).ngroup()
@@ -170,9 +183,6 @@ def person_split(
     ends = pd.Series(side[links["person"]]).groupby(links["row"].to_numpy()).agg(["min", "max"])
     names = np.array(["train", "val", "test"])
     split = np.where(ends["min"] == ends["max"], names[ends["min"]], "")
-    if not set(names[share > 0]) <= set(split):
-        raise ValueError(f"{len(side)} people cannot be shared out so: a side stays empty, because "
-                         "nearly all clips have somebody in common. Draw again, or tie by base")
     return pd.Series(split, df.index, name="split")
 
 def _people(df, unknown):
@@ -406,7 +416,7 @@ def part_split(
                          f"{first['node']}: put those parts on one side")
     return side.rename("split")
 
-# %% ../nbs/16_splits.ipynb #033c2b42
+# %% ../nbs/16_splits.ipynb #cdf0862c
 def _images():
     rows = as_frames(mini_manifest("celeb").assign(split=""), 5)
     return rows, image_split(rows)
@@ -429,20 +439,27 @@ def _official_list():
     df = mini_manifest("celeb")
     return df, df["split"]
 
+# DeepfakeBench, a benchmark: the test list is added to a side, and no clip is taken from train.
+# github.com/SCLBD/DeepfakeBench/blob/cf3bc12/preprocessing/rearrange.py, from "Celeb-DF-v1" on
 def _train_keeps_test():
     df = mini_manifest("celeb")
     return df, {"train": np.ones(len(df), bool), "test": (df["split"] == "test").to_numpy()}
 
+# The same file: YouTube-real and Celeb-real have one label, whose clips each of them resets.
 def _folder_wiped():
     df = mini_manifest("celeb")
     wiped = (df["split"] == "train") & df["path"].str.startswith("Celeb-real")
     return df, df["split"].mask(wiped, "")
 
+# icpr2020dfdc, code of a paper at ICPR 2020: the list is read with header=0.
+# github.com/polimi-ispl/icpr2020dfdc/blob/ca4b8ea/index_celebdf.py
 def _header_eaten():
     df = mini_manifest("celeb")
     listed_first = df.index[df["path"].str.startswith("YouTube") & (df["split"] == "test")][0]
     return df, df["split"].where(df.index != listed_first, "train")
 
+# The same project: originals are shuffled, with seed 41, and not in pairs.
+# github.com/polimi-ispl/icpr2020dfdc/blob/4dd8f82/isplutils/split.py, get_split_df
 def _pairs_torn():
     df = mini_manifest("ff")
     return df, group_split(df, (3, 0, 1), ("base",), seed=41)
@@ -511,16 +528,15 @@ def small_subset(
         small[there.nsmallest(n).index] = side
     return small
 
-# %% ../nbs/16_splits.ipynb #19442e5e
+# %% ../nbs/16_splits.ipynb #9ad68a2d
 def leak_features(
     rows:pd.DataFrame, # One row a frame of one database, from `as_frames`; attrs["root"] is needed
     box:tuple=(.125, .0625, .875, .8125), # Where to look, x0, y0, x1, y1 as shares of the frame
-)->dict[str, np.ndarray]: # (n, 96) "spectrum" and (n, 256) "memory"
-    "What the two detectors see of each frame."
-    import cv2
+)->np.ndarray: # (n, 96): mean log power of each frame, from coarse to fine detail
+    "The spectrum of each frame, which both detectors see."
     if "root" not in rows.attrs:
         raise ValueError("rows of one database at a time: attrs['root'] says where its clips are")
-    spectra, thumbs = np.empty((len(rows), 96)), np.empty((len(rows), 256))
+    spectra = np.empty((len(rows), 96))
     rows, root = rows.assign(place=np.arange(len(rows))), rows.attrs["root"]
     clips = rows.groupby("path", sort=False)
     for path, part in tqdm(clips, "features", unit="clip", delay=30):
@@ -531,9 +547,7 @@ def leak_features(
         x0, y0, x1, y1 = (np.array(box)*[w, h, w, h]).astype(int)
         for place, img in zip(part.sort_values("frame")["place"], clip.frames[:, y0:y1, x0:x1]):
             spectra[place] = _radial_spectrum(img)
-            grey = img.mean(-1).astype(np.float32)
-            thumbs[place] = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA).ravel()
-    return {"spectrum": spectra, "memory": thumbs}
+    return spectra
 
 def _radial_spectrum(img, bins=96):
     grey = img.mean(-1)
@@ -547,21 +561,20 @@ def _radial_spectrum(img, bins=96):
     full = np.flatnonzero(count)
     return np.interp(np.arange(bins), full, total[full]/count[full])
 
-# %% ../nbs/16_splits.ipynb #47ecb41a
+# %% ../nbs/16_splits.ipynb #3ccb3330
 DIAL = ("frame", "clip", "base", "identity", "database")
 
 def leak_dial(
     rows:pd.DataFrame, # One row a frame, of several databases, in the order of the features
-    features:dict, # Detector's name -> (n, d) features, from `leak_features`
+    features:np.ndarray, # (n, d), what both see of each frame, from `leak_features`
     draws:int=40, # How many splits at each position
     size:float=.2, # Share of all frames that trains, the same at every position
     share:float=.25, # Share that is held out, except for whole databases
 )->pd.DataFrame: # One row a split and detector: level, draw, detector, auc, accuracy, n, touched...
     "What two detectors seem worth when a share is held out by frame, clip, base and so on."
-    sizes = {name: len(found) for name, found in features.items()}
-    if rows["database"].nunique() < 2 or sizes != dict.fromkeys(_detectors(), len(rows)):
-        raise ValueError("leak_dial needs two databases or more, and for each frame the features "
-                         f"{' and '.join(_detectors())}: there are {len(rows)} and {sizes}")
+    if rows["database"].nunique() < 2 or len(features) != len(rows):
+        raise ValueError("leak_dial needs two databases or more, and features of each frame: there "
+                         f"are {len(rows)} frames and features of {len(features)}")
     if not (0 < share < 1 and 0 < size <= 1-share):
         raise ValueError(f"no room to train on {size} of the frames when {share} is held out")
     rows, table = _named(rows), []
@@ -571,8 +584,8 @@ def leak_dial(
             side, train = _usable_draw(rows, level, draw, share, round(size*len(rows)))
             audit, test = audit_summary(rows, side, True)["touched"], rows[side == "test"]
             for name, model in _detectors().items():
-                model.fit(features[name][train.index], train["label"])
-                score = model.predict_proba(features[name][test.index])[:, 1]
+                model.fit(features[train.index], train["label"])
+                score = model.predict_proba(features[test.index])[:, 1]
                 table.append({"level": level, "draw": draw, "detector": name, "n": len(test),
                               "clips": test["path"].nunique(), "trained": len(train),
                               **_by_database(test, score),
@@ -602,7 +615,7 @@ def _held_out(rows, level, seed, share):
     if level in ("clip", "base"):
         return group_split(rows, (1-share, 0, share), LEVELS[level], seed, unknown="drop")
     if level == "identity":
-        return person_split(rows, (1-share, 0, share), seed, unknown="base")
+        return _share_people(rows, (1-share, 0, share), seed, "base")
     names = rows["database"].unique()
     out = names[seed % len(names)]
     return pd.Series(np.where(rows["database"] == out, "test", "train"), rows.index)
@@ -613,7 +626,7 @@ def _detectors():
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     return {"spectrum": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-            "memory": KNeighborsClassifier(1)}
+            "memory": make_pipeline(StandardScaler(), KNeighborsClassifier(1))}
 
 def _by_database(test, score):
     found = [(auc(part["label"], part["score"]), balanced_accuracy(part["label"], part["score"]))
@@ -621,7 +634,7 @@ def _by_database(test, score):
              if part["label"].nunique() == 2]
     return dict(zip(["auc", "accuracy"], np.mean(found, axis=0)))
 
-# %% ../nbs/16_splits.ipynb #a8c35df0
+# %% ../nbs/16_splits.ipynb #eecad8cd
 def draw_leak(
     figure:Figure, # Kept and drawn on; other content is cleared
     table:pd.DataFrame, # From `leak_dial`
@@ -676,10 +689,12 @@ def _dial_panels(figure, table):
         marks[detector] = ring, shift
         ends = part.groupby("level")["auc"].quantile([.025, .975]).unstack().reindex(DIAL)
         left.vlines(np.arange(5)+shift, ends[.025], ends[.975], color=color, linewidth=2)
+    left.plot([], [], "o", color="none", mec="black", markersize=8, label="outlined: this split")
+    left.plot([], [], "|", color="0.3", markersize=10, mew=2, label="upright: 95 % of splits")
     left.axhline(.5, color="black", linestyle=":", linewidth=1)
     left.set(xticks=range(5), xticklabels=DIAL, ylim=(-.02, 1.04), xlim=(-.5, 4.5), ylabel="AUC",
              xlabel="held out by")
-    left.legend(loc="lower right", fontsize=8)
+    left.legend(loc="lower center", fontsize=8, ncols=2)
     bars = right.barh(list(_SHARED.values()), [0]*4, color="0.45", hatch="//", edgecolor="white")
     right.invert_yaxis()
     right.set(xlim=(0, 1), title="shared with training", xlabel="share of tested frames")
