@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from tqdm.auto import tqdm
 
-GROUPS = {"ground": "deepfake_course._bench_ground"}
+GROUPS = {"ground": "deepfake_course._bench_ground", "tasks": "deepfake_course._bench_tasks"}
 
 
 @dataclass

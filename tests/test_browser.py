@@ -58,7 +58,7 @@ class Row:
     shown: str  # pattern of the slider's own value in the status line
 
     def __str__(self):
-        return self.notebook.removesuffix(".ipynb")
+        return f"{self.notebook.removesuffix('.ipynb')}-{self.slider.lower()}"
 
 
 ROWS = [
@@ -75,6 +75,20 @@ ROWS = [
         key="ArrowRight",
         figures=r"spectrum AUC ([\d.]+), accuracy ([\d.]+) .*memory AUC ([\d.]+), accuracy ([\d.]+)",
         shown=r"split (\d+) of",
+    ),
+    Row(
+        notebook="17_augment.ipynb",
+        slider="Amount",
+        key="ArrowRight",
+        figures=r"Pixels change by ([\d.]+) levels; flicker from frame to frame ([\d.]+) levels",
+        shown=r"Amount ([\d.]+)",
+    ),
+    Row(
+        notebook="17_augment.ipynb",
+        slider="Strength",
+        key="ArrowRight",
+        figures=r"changes this picture by ([\d.]+) levels. Measured at ([\d.]+)",
+        shown=r"Strength ([\d.]+)",
     ),
 ]
 ROOMS = ["lab", "voila"]
@@ -173,7 +187,7 @@ class Widget:
     def __init__(self, page, row):
         self.page, self.row = page, row
         slider = page.locator(".widget-hslider", has_text=row.slider).last
-        slider.wait_for(timeout=60_000)
+        slider.wait_for(timeout=180_000)  # Voila runs the lesson meanwhile
         boxes = page.locator(".widget-vbox", has=slider)
         self.box = boxes.filter(has=page.locator("img.widget-image")).last
         self.slider = self.box.locator(".widget-hslider", has_text=row.slider)
