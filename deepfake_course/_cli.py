@@ -38,6 +38,10 @@ Format = Enum("Format", {name: name for name in ("png", "jpg")})
 Base = Enum("Base", {name: name for name in "ABCD"})
 Size = Enum("Size", {name: name for name in ("excerpt", "small", "full")})
 Plant = Enum("Plant", {name: name for name in ("size", "codec", "background")})
+Kind = Enum("Kind", {name: name for name in ("grey", "points", "centred", "both", "sift", "spectrum")})
+Tried = Enum("Tried", {name: name for name in ("code", "report")})
+By = Enum("By", {name: name for name in ("image", "clip", "identity")})
+Keep = Enum("Keep", {name: name for name in ("all", "winner", "half")})
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 Names = Annotated[
     Optional[list[Base]], typer.Argument(metavar="NAME", help="A, B, C or D; all four by default.")
@@ -315,6 +319,116 @@ def curriculum(json_: Json = False):
     if problems:
         _tell(f"{len(problems)} names do not resolve")
         raise typer.Exit(1)
+
+
+def _shares(text: str) -> tuple:
+    """The value of --pca: shares of variance with commas between them; 'none' is no PCA."""
+    try:
+        shares = tuple(None if part.strip() == "none" else float(part) for part in text.split(","))
+    except ValueError:
+        shares = (0.0,)
+    if len(set(shares)) < len(shares) or not all(share is None or 0 < share < 1 for share in shares):
+        raise typer.BadParameter("shares lie between 0 and 1, each once, with commas between them: none,0.95")
+    return shares
+
+
+@app.command(epilog="Example: deepfake-course grid A --by identity --pca none,0.95 --jobs 2")
+@friendly
+def grid(
+    name: Annotated[
+        Optional[Base], typer.Argument(metavar="[NAME]", help="Sample database A, B, C or D; or give --data.")
+    ] = None,
+    data: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="Folder of one database of your own."),
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="What the classifiers get to see of a face.")] = Kind.grey,
+    which: Annotated[Tried, typer.Option(help="The grid as report 002's code had it, or as its text says.")] = (
+        Tried.code
+    ),
+    by: Annotated[By, typer.Option(help="What must not be in two folds.")] = By.identity,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
+    pca: Annotated[
+        tuple, typer.Option(metavar="SHARES", parser=_shares, help="Shares of variance to keep; none is no PCA.")
+    ] = "none,0.90,0.95,0.99",
+    keep: Annotated[
+        Keep, typer.Option(help="All cells in all folds; only those that can still win; or the better half each time.")
+    ] = Keep.winner,
+    trees: Annotated[bool, typer.Option("--trees", help="Also random forest and gradient boosting.")] = False,
+    family: Annotated[
+        Optional[list[str]], typer.Option(metavar="NAME", help="Search this family only (may be given again).")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = 10,
+    clips: Annotated[int, typer.Option(min=2, help="At most so many clips of --data, half of them fake.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    json_: Json = False,
+):
+    """Search report 002's grid by cross-validation: the best of each family, AUC with interval."""
+    if (name is None) == (data is None):
+        raise typer.BadParameter("name a sample database, A to D, or give --data DIR; one of the two",
+                                 param_hint="'[NAME]'")
+    from . import intra_database as lesson
+
+    tried = lesson.families(which.value, trees)
+    if set(family or []) - set(tried):
+        unknown = ", ".join(sorted(set(family) - set(tried)))
+        raise ValueError(f"there is no family {unknown}; there are: {', '.join(tried)}")
+    tried = {one: tried[one] for one in tried if one in (family or tried)}
+    found = lesson.load_databases(data, clips) if data else lesson.load_databases()
+    if data and len(found) > 1:
+        raise ValueError(f"{data} holds {len(found)} databases ({', '.join(found)}): give the folder of one")
+    rows = _faces_of(next(iter(found.values())) if data else found[name.value], frames)
+    seen = rows[rows["face"]].reset_index(drop=True)
+    x, y = lesson.landmark_features(rows, kind.value)[rows["face"]], seen["label"].to_numpy()
+    fold = lesson.make_folds(seen, by.value, folds, seed)
+    before = (lesson.BagOfWords(),) * (kind is Kind.sift)
+    cells = lesson.grid_search(x, y, fold, tried, pca, before, keep.value, jobs, progress=True)
+    table = lesson.table_1(cells, tried, x, y, fold, seen["path"], before)
+    _show_grid(rows, cells, table, {"kind": kind.value, "by": by.value}, json_)
+
+
+def _faces_of(df, frames):
+    """Faces of a manifest; clips that cannot be read are told of in one line."""
+    import warnings
+
+    from .intra_database import find_faces
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*cannot be read and are left out")
+        rows = find_faces(df, frames)
+    lost = rows.attrs["unreadable"]
+    if lost:
+        path, why = next(iter(lost.items()))
+        _tell(f"{len(lost)} of {len(df)} clips cannot be read and are left out, such as {path}: {why}")
+    return rows
+
+
+def _show_grid(rows, cells, table, settings, json_):
+    whole = settings | {
+        "data": rows.attrs["tier"], "clips": int(rows["path"].nunique()), "frames": len(rows),
+        "faceless": int((~rows["face"]).sum()), "unreadable": len(rows.attrs["unreadable"]),
+    }
+    if json_:
+        best = {name: row["params"] for name, row in cells.loc[cells.groupby("family")["auc"].idxmax()]
+                .set_index("family").iterrows()}
+        _print_json([
+            whole | {"family": name, "pca": None if row["PCA"] == "no" else float(row["PCA"]),
+                     "params": {key: _plain(value) for key, value in best[name].items()},
+                     "auc": float(row["AUC (CV)"]), "low": float(row["low"]), "high": float(row["high"]),
+                     "cells": int((cells["family"] == name).sum())}
+            for name, row in table.iterrows()
+        ])
+        return
+    typer.echo(", ".join(f"{key} {value}" for key, value in whole.items()))
+    _print_table([
+        {"family": name, "PCA": row["PCA"], "parameters": row["parameters"], "AUC (CV)": f"{row['AUC (CV)']:.4f}",
+         "interval": f"{row['low']:.3f} to {row['high']:.3f}"} for name, row in table.iterrows()
+    ], ["family", "PCA", "parameters", "AUC (CV)", "interval"])
+
+
+def _plain(value):
+    return value.item() if hasattr(value, "item") else value
 
 
 @app.command(epilog="Example: deepfake-course pretrain --people 768 --steps 3000 --out coursenet.safetensors")

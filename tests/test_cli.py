@@ -17,7 +17,7 @@ from deepfake_course import _cli, _doctor
 COMMANDS = (
     ["doctor"], ["faces"], ["bench"], ["results"], ["results", "run"], ["curriculum"], ["samples"],
     ["samples", "build"], ["samples", "check"], ["samples", "list"], ["samples", "train-swap"],
-    ["pretrain"],
+    ["pretrain"], ["grid"],
 )  # fmt: skip
 
 
@@ -69,6 +69,13 @@ def test_every_command_has_help_with_an_example(command):
         (["pretrain"], ["--out"]),
         (["pretrain", "--out", "a.pt"], ["--out", ".safetensors"]),
         (["pretrain", "--out", "a.safetensors", "--people", "1"], ["--people"]),
+        (["grid"], ["NAME", "--data"]),
+        (["grid", "A", "--data", "."], ["one of the two"]),
+        (["grid", "E"], ["E", "A", "D"]),
+        (["grid", "--data", "nowhere"], ["--data", "does not exist"]),
+        (["grid", "A", "--kind", "colour"], ["colour", "spectrum"]),
+        (["grid", "A", "--pca", "none,2"], ["--pca", "none,0.95"]),
+        (["grid", "A", "--folds", "1"], ["--folds"]),
     ],
     ids=lambda v: " ".join(v)[:30],
 )
@@ -86,6 +93,7 @@ def test_wrong_usage_is_2(args, words, tmp_path):
         (["bench", "ground", "--only", "alchemy"], ["alchemy", "bootstrap"]),
         (["samples", "check", "--only", "alchemy"], ["alchemy", "landmarks"]),
         (["samples", "check", "--plant", "size", "--only", "speed"], ["shortcuts alone"]),
+        (["grid", "--data", "."], ["no database that the course knows", "celeb-df"]),
     ],
     ids=lambda v: " ".join(v)[:30],
 )
