@@ -42,6 +42,10 @@ Kind = Enum("Kind", {name: name for name in ("grey", "points", "centred", "both"
 Tried = Enum("Tried", {name: name for name in ("code", "report")})
 By = Enum("By", {name: name for name in ("image", "clip", "identity")})
 Keep = Enum("Keep", {name: name for name in ("all", "winner", "half")})
+SCHEDULES = ("constant", "tenth", "dynamic", "step", "restarts", "plateau", "one_cycle")
+Schedule = Enum("Schedule", {name: name for name in SCHEDULES})
+Optimiser = Enum("Optimiser", {name: name for name in ("adam", "adamw", "nadam", "rmsprop", "sgd")})
+Draw = Enum("Draw", {name: name for name in ("pictures", "videos")})
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 Names = Annotated[
     Optional[list[Base]], typer.Argument(metavar="NAME", help="A, B, C or D; all four by default.")
@@ -85,7 +89,7 @@ def friendly(command):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:  # the last: a training that went astray
             _tell(_explain(error))
             raise typer.Exit(1) from None
 
@@ -454,6 +458,59 @@ def pretrain(
         _print_json([row])
     else:
         _print_table([row], list(row))
+
+
+@app.command(epilog="Example: deepfake-course fit A --epochs 6 --schedule one_cycle --folder runs --out a.safetensors")
+@friendly
+def fit(
+    name: Annotated[Optional[Base], typer.Argument(metavar="NAME", help="Sample database: A, B, C or D.")] = None,
+    data: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="Instead of NAME, the folder of one of your own."),
+    ] = None,
+    size: Annotated[Size, typer.Option(help="Size of the sample database.")] = Size.excerpt,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = 6,
+    side: Annotated[int, typer.Option(min=16, help="Side of a face in pixels.")] = 128,
+    epochs: Annotated[int, typer.Option(min=1, help="How often about every face is shown.")] = 6,
+    batch: Annotated[int, typer.Option(min=1, help="Faces a step.")] = 16,
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts that a batch is computed in, to save memory.")] = 1,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-3,
+    schedule: Annotated[Schedule, typer.Option(help="How the rate changes, see lesson 22.")] = Schedule.one_cycle,
+    optimiser: Annotated[Optimiser, typer.Option(help="What takes the steps.")] = Optimiser.adamw,
+    weight_decay: Annotated[float, typer.Option(help="Pull of the weights towards 0.")] = 0.01,
+    sampling: Annotated[Draw, typer.Option(help="Whether each picture or each clip is equally likely.")] = Draw.pictures,
+    per_clip: Annotated[int, typer.Option(min=1, help="Pictures of a clip at a time, with --sampling videos.")] = 1,
+    balanced: Annotated[bool, typer.Option(help="Real and fake equally often.")] = True,
+    patience: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Stop after so many epochs without progress on further people held out for that."),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=3, help="The people are dealt into so many folds; one is held out.")] = 4,
+    precision: Annotated[str, typer.Option(help="32-true, 64-true, bf16-mixed or bf16-true.")] = "32-true",
+    threads: Annotated[Optional[int], typer.Option(min=1, help="Of the processor.")] = 1,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="By default the hash of settings and data.")] = None,
+    folder: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", file_okay=False, help="Keeps checkpoints; a run that is there goes on.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Gets the weights, with what they rest on.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json_: Json = False,
+):
+    """Train a small detector and measure it on people held out; with --folder, a killed run goes on."""
+    if (name is None) == (data is None):
+        raise typer.BadParameter("give a sample database (A, B, C or D) or --data DIR, one of the two", param_hint="'NAME'")
+    if out is not None and (out.suffix != ".safetensors" or not out.absolute().parent.is_dir()):
+        raise typer.BadParameter("FILE ends in .safetensors, in a folder that exists", param_hint="'--out'")
+    from . import _fit
+
+    settings = dict(epochs=epochs, batch=batch, accumulate=accumulate, rate=rate, schedule=schedule.value,
+                    optimiser=optimiser.value, weight_decay=weight_decay, sampling=sampling.value, per_clip=per_clip,
+                    balanced=balanced, patience=patience, precision=precision, threads=threads, seed=seed)
+    rows = _fit.run(name and name.value, size.value, data, settings, frames, side, folds, folder, out, device)
+    if json_:
+        _print_json(rows)
+    else:
+        _print_table(rows, list(rows[0]))
 
 
 @samples_app.command("build", epilog="Example: deepfake-course samples build A B --size small")

@@ -17,7 +17,7 @@ from deepfake_course import _cli, _doctor
 COMMANDS = (
     ["doctor"], ["faces"], ["bench"], ["results"], ["results", "run"], ["curriculum"], ["samples"],
     ["samples", "build"], ["samples", "check"], ["samples", "list"], ["samples", "train-swap"],
-    ["pretrain"], ["grid"],
+    ["pretrain"], ["grid"], ["fit"],
 )  # fmt: skip
 
 
@@ -76,6 +76,13 @@ def test_every_command_has_help_with_an_example(command):
         (["grid", "A", "--kind", "colour"], ["colour", "spectrum"]),
         (["grid", "A", "--pca", "none,2"], ["--pca", "none,0.95"]),
         (["grid", "A", "--folds", "1"], ["--folds"]),
+        (["fit"], ["NAME", "--data DIR"]),
+        (["fit", "A", "--data", "."], ["NAME", "one of the two"]),
+        (["fit", "E"], ["E", "A"]),
+        (["fit", "A", "--schedule", "slow"], ["--schedule", "one_cycle"]),
+        (["fit", "A", "--epochs", "0"], ["--epochs"]),
+        (["fit", "A", "--out", "a.pt"], ["--out", ".safetensors"]),
+        (["fit", "A", "--data", "no such folder"], ["--data", "does not exist"]),
     ],
     ids=lambda v: " ".join(v)[:30],
 )
@@ -92,6 +99,10 @@ def test_wrong_usage_is_2(args, words, tmp_path):
         (["bench", "alchemy"], ["alchemy", "ground"]),
         (["bench", "ground", "--only", "alchemy"], ["alchemy", "bootstrap"]),
         (["samples", "check", "--only", "alchemy"], ["alchemy", "landmarks"]),
+        (["fit", "A", "--precision", "half"], ["precision is 32-true"]),
+        (["fit", "A", "--accumulate", "3"], ["16 rows cannot be cut into 3"]),
+        (["fit", "A", "--rate", "-1"], ["rate is above 0"]),
+        (["fit", "A", "--device", "quantum"], ["'quantum' is not on this machine"]),
         (["samples", "check", "--plant", "size", "--only", "speed"], ["shortcuts alone"]),
         (["grid", "--data", "."], ["no database that the course knows", "celeb-df"]),
     ],

@@ -64,7 +64,7 @@ def run(order):
     lines = [STEPS.get(word, f"import {word}") for word in order.split()]
     code = TELL + "\n".join(lines) + END
     env = clean_env() | {"PYTHONPATH": str(tiny.ROOT)}
-    for name in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
+    for name in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
         env.pop(name, None)  # the guard sets them
     done = subprocess.run(
         [sys.executable, "-c", code],

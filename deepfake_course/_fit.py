@@ -1,0 +1,56 @@
+"""What `deepfake-course fit` does: faces of a database, people held out, a network trained and measured. Written by hand."""
+from dataclasses import asdict
+
+from .intra_database import find_faces, load_databases, make_folds
+from .metrics import bootstrap_ci, pool_clips
+from .samples import load_samples
+from .training import FitSettings, NetDetector, face_examples
+
+EVERY = 25  # steps between checkpoints
+
+
+def manifest(name, size, data):
+    """The manifest of a sample database, or of the one database in the user's folder."""
+    if data is None:
+        return load_samples(name, size)
+    found = load_databases(data, clips=None)
+    if len(found) > 1:
+        raise ValueError(f"{data} holds {len(found)} databases: give the folder of one, {', '.join(found)}")
+    return next(iter(found.values()))
+
+
+def sides(rows, folds, watch, seed):
+    """Rows to learn from, to watch for early stopping (or None), to measure on; no person on two sides."""
+    if not rows["face"].any():
+        raise ValueError(f"no face was found in any of {len(rows)} frames: look at some of them")
+    rows = rows[rows["face"]].reset_index(drop=True)
+    fold = make_folds(rows, "identity", folds, seed)
+    return rows[fold > watch], rows[fold == 1] if watch else None, rows[fold == 0]
+
+
+def run(name, size, data, settings, frames, side, folds, folder, out, device):
+    """Train, measure people held out, and write the weights; one row of facts a measure."""
+    df, settings = manifest(name, size, data), FitSettings(**settings)
+    rows = find_faces(df, k=frames)
+    watch = bool(settings.patience) or settings.schedule == "plateau"
+    learn, watched, held_out = sides(rows, folds, watch, 0)
+    detector = NetDetector(settings=settings, size=side, k=frames, folder=folder, every=EVERY, on=device,
+                           progress=True)
+    detector.fit(learn, held_out=watched)
+    told = measures(detector, held_out)
+    facts = {"data": df.attrs["tier"], "settings": asdict(settings), "frames": frames, "held out": told,
+             "epochs": len(detector.history_), "learned from": f"{learn['path'].nunique()} clips, {len(learn)} faces"}
+    if out is not None:
+        detector.save(out, **facts)
+    return [{"data": df.attrs["tier"], "trained_on": learn["path"].nunique(), "epochs": len(detector.history_), **row}
+            for row in told]
+
+
+def measures(detector, rows):
+    """Log-loss and AUC of clips of people held out, with intervals over clips."""
+    examples = face_examples(rows, detector.size)
+    score = pool_clips(examples.clip, detector.score(examples.x))
+    y = rows.assign(clip=examples.clip).groupby("clip")["label"].first()[score.index].to_numpy()
+    told = {metric: bootstrap_ci(y, score.to_numpy(), metric=metric, stratified=True) for metric in ("auc", "log_loss")}
+    return [{"measure": f"{metric} of clips", "value": round(value, 4), "low": round(low, 4), "high": round(high, 4),
+             "n": len(y)} for metric, (value, low, high) in told.items()]  # fmt: skip
