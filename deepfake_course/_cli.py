@@ -540,7 +540,7 @@ def samples_check(
     size: Annotated[Size, typer.Option(help="Which set is measured.")] = Size.excerpt,
     only: Annotated[
         Optional[str], typer.Option(metavar="GROUPS", help="Groups of rows, with commas between them: size, detectors, "
-                                    "landmarks, identities, shortcuts, pattern, speed.")
+                                    "landmarks, identities, mouths, shortcuts, pattern, speed.")
     ] = None,
     plant: Annotated[
         Optional[Plant], typer.Option(help="Plant a leak in a copy; the auditor of shortcuts must find it.")

@@ -28,7 +28,7 @@ from .core import atomic_write, cache_dir, hash_file
 from .databases import file_properties
 from .faces import detect, landmarks
 from .metrics import auc, bootstrap_ci, bootstrap_indices, pool_clips, wilson
-from .video import read_frames
+from .video import read_frames, write_clip
 
 NAMES, SIZES = ("A", "B", "C", "D"), ("excerpt", "small", "full")
 EDITION = 1  # counts up whenever something else is found in the same clip
@@ -41,6 +41,8 @@ PEOPLE = {"excerpt": 4, "small": 8, "full": 24}
 MINUTES = {"small": 6, "full": 25}
 SWAPS = ("network", "swap")  # methods that put another person's face in
 OUTER_EYES = [36, 45]
+SPEAKERS = 6  # people who are filmed speaking, to see whether a swapped mouth follows
+FACES = 4  # donors whose faces each of them gets
 
 
 @dataclass
@@ -379,6 +381,62 @@ def _moved(name, table):
     return share(name, before - after > third, ">= 0.9", note)
 
 
+# mouths
+
+
+@lru_cache(maxsize=1)
+def _course_net():
+    from .pretraining import CourseNet
+
+    return CourseNet()
+
+
+def read_mouth(clip: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Opening of the mouth (t,) as CourseNet reads it in a square round the true landmarks (t, 68, 2)."""
+    from .forge import mouth_opening
+    from .pretraining import cut_face
+
+    faces = []
+    for img, points in zip(clip, marks):
+        low, high = points.min(0), points.max(0)
+        low[1] -= 0.12 * (high[1] - low[1])  # a part of the forehead, as in the box of a detector
+        faces.append(cut_face(img, points, (low + high) / 2, 1.25 * (high - low).max())[0])
+    return mouth_opening(_course_net().ask(np.stack(faces))["landmarks"])
+
+
+def speakers(name: str, count: int = SPEAKERS):
+    """Takes of people of a database who speak all the time; none of them is a donor of A or B."""
+    from . import samples
+    from .actors import Actor, Performance, film
+    from .forge import Take
+
+    recipe, first = samples.RECIPES[name], samples.CELEB_DONORS if name == "B" else 0
+    for person in range(recipe.first + first, recipe.first + first + count):
+        shot = film(Actor(person), Performance(7000 + person, talk=1, **recipe.manner), np.arange(24) / samples.FPS)
+        with TemporaryDirectory(prefix="deepfake-course-speaker-") as folder:
+            clip = read_frames(write_clip(Path(folder) / "take.mp4", shot.clip, samples.FPS, recipe.source_crf)).frames
+        yield Take(clip, shot.landmarks, shot.mask, str(person), rendered=True)
+
+
+def mouths(db: Database) -> list[dict]:
+    """Does the mouth that a database's swap network draws follow the target's?"""
+    from .forge import SWAPS, load_swap, mouth_opening, swap_by_network
+    from .samples import RECIPES
+
+    if db.name not in SWAPS:
+        return []
+    net, grade, found = load_swap(db.name), dict(RECIPES[db.name].methods)["network"], []
+    for k, take in enumerate(tqdm(speakers(db.name), f"{db.name}: mouths", SPEAKERS, unit="take", leave=False)):
+        true, others = mouth_opening(take.landmarks), [donor for donor in net.donors if donor != take.person]
+        clips = [swap_by_network(take, net, donor, grade, k).clip for donor in np.roll(others, -k)[:FACES]]
+        follow = [np.corrcoef(true, read_mouth(clip, take.landmarks))[0, 1] for clip in (*clips, take.clip)]
+        found.append([np.mean(follow[:-1]), follow[-1]])
+    fake, real = np.array(found).T
+    low, high = np.quantile(fake[bootstrap_indices(len(fake))].mean(1), (0.025, 0.975))
+    note = f"network {grade}, up to {FACES} donors each; CourseNet reads the opening, off the real takes {real.mean():.2f}"
+    return [row(f"{db.name} mouths follow, people who speak", fake.mean(), ">= 0.7", len(fake), low, high, note)]
+
+
 # shortcuts
 
 
@@ -659,7 +717,7 @@ def speed(dbs: dict[str, Database], size: str) -> list[dict]:
 # all of it
 
 EACH = {"size": lambda db: [size_row(db)], "detectors": detectors, "landmarks": landmark_rows,
-        "identities": identities, "shortcuts": shortcuts}  # fmt: skip
+        "identities": identities, "mouths": mouths, "shortcuts": shortcuts}  # fmt: skip
 GROUPS = (*EACH, "pattern", "speed")
 
 

@@ -313,12 +313,12 @@ def _permit(target, donor, rendered, consent):
 
 # %% ../nbs/13_forge.ipynb #9b09dc56
 SWAP = dict(
-    lq=dict(jitter=.7, jump=0, up=.15, colour="mean", amount=.8, sharpen=0, grain=0, rim=1.2,
-            how="alpha"),
-    mq=dict(jitter=.35, jump=.01, up=.35, colour="lab", amount=1, sharpen=0, grain=0, rim=4,
-            how="alpha"),
-    hq=dict(jitter=.12, jump=.01, up=.85, colour="light", amount=1, sharpen=.5, grain=1, rim=4,
-            how="poisson"))
+    lq=dict(jitter=.7, jump=0, up=.15, pixels=64, colour="mean", amount=.8, sharpen=0, grain=0,
+            rim=1.2, how="alpha"),
+    mq=dict(jitter=.35, jump=.01, up=.35, pixels=80, colour="lab", amount=1, sharpen=0, grain=0,
+            rim=4, how="alpha"),
+    hq=dict(jitter=.12, jump=.01, up=.85, pixels=160, colour="light", amount=1, sharpen=.5, grain=1,
+            rim=4, how="poisson"))
 
 def swap_faces(
     target:Take, # Whose clip it is
@@ -342,6 +342,7 @@ def swap_faces(
         corners = _outline(donor.landmarks[k], s["up"]), _outline(marks[n], s["up"])
         bent, inside = warp_mesh(layers, *corners, triangles, seen[n].shape)
         patch = np.clip(np.round(bent[..., :3]), 0, 255).astype(np.uint8)
+        patch = _redraw(patch, marks[n], s["pixels"])
         both = inside & (bent[..., 3] > .5) & (seen[n] > .5)
         both = cv2.morphologyEx(np.float32(both), cv2.MORPH_OPEN, np.ones((3, 3)))
         fake.clip[n], fake.mask[n] = _paste(target.clip[n], patch, both, both, s, rng)
@@ -351,6 +352,14 @@ def _habit(shapes):
     lips = shapes[:, 48:]-shapes[:, [31, 35]].mean(axis=1, keepdims=True)
     lips = lips-np.median(lips, axis=0)
     return np.concatenate([.5*shapes, 2*lips], axis=1).reshape(len(shapes), -1)
+
+def _redraw(img, landmarks, pixels):
+    "The picture as a texture keeps it that has so many pixels across the face."
+    less = pixels/np.ptp(landmarks[:, 0])
+    if less >= 1:
+        return img
+    small = cv2.resize(img, None, fx=less, fy=less, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, img.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 def _paste(img, patch, mask, skin, s, rng):
     patch = transfer_colour(patch, img, skin, s["colour"], s["amount"]).astype(np.float32)
@@ -454,11 +463,13 @@ class Autoencoder(nn.Module):
         self,
         x:torch.Tensor, # (b, 3, size, size) aligned faces in [0, 1]
         donor:str, # Whom to draw
+        stretch:float=1, # How many times wider than read the mouth moves; `x` is then one clip
     )->torch.Tensor: # (b, 3, size, size) in [0, 1]
         "The donor, doing what the faces in `x` do."
         if donor not in self.donors:
             raise ValueError(f"no decoder draws {donor!r}; there are: {', '.join(self.donors)}")
-        z = self.spread(self.encoder(F.avg_pool2d(x, self.size//64)))
+        code = self.encoder(F.avg_pool2d(x, self.size//64))
+        z = self.spread(_open_wider(code, stretch) if stretch != 1 else code)
         return self.draw(z, [self.donors.index(donor)]*len(z)).clamp(0, 1)
 
     def draw(self, z, who):
@@ -472,6 +483,13 @@ class Autoencoder(nn.Module):
         return torch.cat(parts)
 
 CODE = 12
+
+def _open_wider(code, stretch):
+    "After turning and nodding, the third number is the mouth's; decoders know it from about -2 to 2."
+    code, usual = code.clone(), code[:, 2].median()
+    mouth, limit = code[:, 2], code[:, 2].abs().clamp(min=2)
+    code[:, 2] = (usual+stretch*(mouth-usual)).clamp(-limit, limit)
+    return code
 
 class _Squash(nn.Module):
     def forward(self, x): return 3.5*torch.tanh(x.float()/3.5)
@@ -754,11 +772,11 @@ def _save_swap(path, net, rendered, **notes):
 # %% ../nbs/13_forge.ipynb #03266d65
 NETWORK = dict(
     lq=dict(jitter=.6, box=.2, up=.35, colour="mean", amount=.6, sharpen=0, grain=0, rim=1.2,
-            how="alpha"),
+            how="alpha", stretch=3),
     mq=dict(jitter=.3, box=0, up=.35, colour="mean", amount=1, sharpen=0, grain=0, rim=2.5,
-            how="alpha"),
-    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.7, grain=1, rim=5,
-            how="poisson"))
+            how="alpha", stretch=3),
+    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.25, grain=1, rim=5,
+            how="poisson", stretch=3))
 
 def swap_by_network(
     target:Take, # Whose clip it is
@@ -776,7 +794,7 @@ def swap_by_network(
     marks, seen = target.shaky(s["jitter"], rng), target.visible()
     faces, moves = frame.align(target.clip, marks, net.size)
     with torch.inference_mode():
-        drawn = net(torch.from_numpy(faces).permute(0, 3, 1, 2)/255, donor)
+        drawn = net(torch.from_numpy(faces).permute(0, 3, 1, 2)/255, donor, s["stretch"])
     drawn = np.round(drawn.permute(0, 2, 3, 1).numpy()*255).astype(np.uint8)
     inner, rim = np.zeros((net.size, net.size), np.float32), round(s["box"]*net.size)
     inner[max(rim, 1):net.size-max(rim, 1), max(rim, 1):net.size-max(rim, 1)] = 1
@@ -800,8 +818,9 @@ def mouth_opening(
     return np.linalg.norm(lips, axis=1)/np.linalg.norm(eyes, axis=1)
 
 # %% ../nbs/13_forge.ipynb #51a0a26e
-REENACT = dict(lq=dict(jitter=.4, gain=1.6, rim=1.5), mq=dict(jitter=.2, gain=1.4, rim=3),
-               hq=dict(jitter=.08, gain=1.2, rim=4))
+REENACT = dict(lq=dict(jitter=.4, gain=1.6, pixels=64, rim=1.5),
+               mq=dict(jitter=.2, gain=1.4, pixels=80, rim=3),
+               hq=dict(jitter=.08, gain=1.2, pixels=160, rim=4))
 
 def reenact(
     target:Take, # Whose face is moved
@@ -828,6 +847,7 @@ def reenact(
         new = np.float32(inside & (bent[..., 3] > .5))
         face = np.clip(np.round(bent[..., :3]), 0, 255).astype(np.uint8)
         face = _fill_mouth(face, target, marks, wanted[n], shapes, goal)
+        face = _redraw(face, goal, s["pixels"])
         host, soft = _uncover(img, old, new), _feather(new, s["rim"])
         fake.clip[n] = blend(host, face, soft)
         fake.mask[n] = np.maximum(soft, (host != img).any(axis=-1))

@@ -319,3 +319,29 @@ def test_mouths_are_measured_whatever_the_pose(cast):
     shut = marks.copy()
     shut[:, 60:68] = shut[:, 62:63]
     assert np.allclose(mouth_opening(shut), 0)
+
+
+def test_a_mouth_is_stretched_about_what_is_usual_in_the_clip(cast):
+    net = load_swap("B")
+    faces, _ = FaceFrame(net.points.double().numpy()).align(cast[0].clip, cast[0].landmarks, net.size)
+    x, donor = torch.from_numpy(faces).permute(0, 3, 1, 2)/255, net.donors[0]
+    with torch.inference_mode():
+        as_read, twice = net(x, donor), net(x, donor, 2)
+        assert torch.equal(as_read, net(x, donor, 1))
+        assert torch.allclose(net(x[:1], donor, 2), net(x[:1], donor), atol=1e-6)  # one frame is its own median
+    more = twice.std(0).mean(0)-as_read.std(0).mean(0)
+    mouth, eyes = more[80:96, 32:96].mean(), more[32:64, 32:96].mean()
+    assert mouth > 2*eyes > 0  # of 128 px
+
+
+@pytest.mark.parametrize("make", [swap_faces, reenact])
+def test_a_forged_face_has_less_detail_than_the_camera_saw(make):
+    def detail(clip, where):
+        fine = [img-cv2.GaussianBlur(img, (0, 0), 1) for img in clip.astype(np.float32)]
+        return float(np.abs(fine)[where].mean())
+    here = shoot(20_019, 2, 256)  # a face wider than the texture
+    quality = []
+    for grade in GRADES[:2]:
+        fake = make(here, here, grade, 3)
+        quality.append(detail(fake.clip, fake.mask > .9)/detail(here.clip, fake.mask > .9))
+    assert quality[0] < quality[1] < .8

@@ -1,6 +1,7 @@
 """`samples check` on made-up clips: each row must find what was put there, and say when it is not there."""
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -203,6 +204,24 @@ def test_a_donor_moves_in_or_not(monkeypatch):
     row = check.donor_row(db, known)
     assert row["n"] == 2 and row["value"] == 0.5  # the second moved away, and a mouth is no swap
     assert "to donor 0.95 before, 0.65 after" in row["note"] and "50% nearer to donor than to target" in row["note"]
+
+
+def test_a_mouth_that_stands_still_does_not_follow(monkeypatch):
+    from deepfake_course import forge
+
+    take = next(check.speakers("A", 1))
+    monkeypatch.setattr(check, "speakers", lambda name: [take])
+    follow = lambda clip: monkeypatch.setattr(forge, "swap_by_network", lambda *given: SimpleNamespace(clip=clip))
+    follow(take.clip)
+    row = check.mouths(people(["a0"]))[0]
+    assert row["ok"] and row["n"] == 1 and f"real takes {row['value']:.2f}" in row["note"]
+    still = take.clip[np.zeros(len(take.clip), int)]
+    assert abs(check.read_mouth(still, take.landmarks[np.zeros(len(still), int)]).std()) < 1e-6
+    follow(still)
+    assert not check.mouths(people(["a0"]))[0]["ok"]
+    nobody = people(["d0"])
+    nobody.name = "D"  # no network swapped its faces
+    assert check.mouths(nobody) == []
 
 
 def test_a_face_that_moves_to_everybody_is_no_donors(monkeypatch):
