@@ -41,7 +41,7 @@ from deepfake_course.intra_database import (
     LandmarkDetector, find_faces, landmark_features, make_folds,
 )
 from .inter_database import baseline, by_clip, evaluate, hold_out
-from .training import LazyPictures, face_examples
+from .training import Examples, LazyPictures, face_examples
 
 # %% ../nbs/25_transfer_learning.ipynb #4bcad1c6
 def mixtures(
@@ -143,12 +143,19 @@ def scratch_cnn(
     side:int=160, # Of a face, px
 )->keras.Model: # x (b, side, side, 3) in [0, 1] -> P(fake) (b, 1); not trained
     "Report 002's network from scratch, layer by layer."
+    _check_backend()
     return keras.Sequential([
         keras.Input((side, side, 3)), layers.Dropout(.2),
         layers.Conv2D(16, 3, activation="relu"), layers.Dropout(.25), layers.MaxPooling2D(),
         layers.Conv2D(32, 3, activation="relu"), layers.Dropout(.25), layers.MaxPooling2D(),
         layers.Flatten(), layers.Dense(64, activation="relu"), layers.Dropout(.5),
         layers.Dense(1, activation="sigmoid")], name="scratch")
+
+
+def _check_backend():
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(f"Keras runs on {keras.backend.backend()} here, and the course on "
+                           "TensorFlow: unset KERAS_BACKEND, or set it to tensorflow, and start anew")
 
 # %% ../nbs/25_transfer_learning.ipynb #ba9b59cd
 class Batches(keras.utils.PyDataset):
@@ -205,11 +212,11 @@ class KerasDetector:
     def fit(self, data, y=None):
         "A manifest, rows from `find_faces`, or faces x and labels y."
         if isinstance(data, pd.DataFrame):
-            rows = data if "face" in data else find_faces(data, self.k)
-            faces = face_examples(rows, self.side)
-            data, y = faces.x, faces.y
+            faces = face_examples(data if "face" in data else find_faces(data, self.k), self.side)
+        else:
+            faces = Examples(data, y)
         keras.utils.set_random_seed(self.seed)
-        self.model = self.train(data, np.asarray(y), seed=self.seed)
+        self.model = self.train(faces.x, faces.y, seed=self.seed)
         return self
 
     def score(self, x):
@@ -291,6 +298,7 @@ def course_trunk(
     weights:str="course", # "course" or "none"
 )->keras.Model: # (b, side, side, 3) in its dress -> (b, side/16, side/16, 160)
     "The trunk of `CourseNet` in Keras, with the weights of lesson 18."
+    _check_backend()
     if side % 16:
         raise ValueError(f"CourseNet's trunk takes a multiple of 16 px here, not {side}")
     x = start = keras.Input((side, side, 3))
@@ -332,6 +340,7 @@ def backbone(
     "A borrowed network, cut before its last block."
     if name not in BACKBONES:
         raise ValueError(f"name is one of {', '.join(BACKBONES)}, not {name!r}")
+    _check_backend()
     borrowed, own = BACKBONES[name], "course" if name == "course" else "imagenet"
     weights = own if weights == "auto" else weights
     if weights not in (own, "none"):
