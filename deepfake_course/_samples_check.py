@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from . import _samples_learn as learn
 from .core import atomic_write, cache_dir, hash_file
 from .databases import file_properties
-from .faces import detect, landmarks
+from .faces import choose, detect, landmarks
 from .metrics import auc, bootstrap_ci, bootstrap_indices, pool_clips, wilson
 from .video import read_frames, write_clip
 
@@ -391,17 +391,14 @@ def _course_net():
     return CourseNet()
 
 
-def read_mouth(clip: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """Opening of the mouth (t,) as CourseNet reads it in a square round the true landmarks (t, 68, 2)."""
+def read_mouth(clip: np.ndarray, marks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Opening of the mouth (t,) as CourseNet reads it in the squares (t, 4) that MTCNN found, cut as it learnt."""
     from .forge import mouth_opening
     from .pretraining import cut_face
 
-    faces = []
-    for img, points in zip(clip, marks):
-        low, high = points.min(0), points.max(0)
-        low[1] -= 0.12 * (high[1] - low[1])  # a part of the forehead, as in the box of a detector
-        faces.append(cut_face(img, points, (low + high) / 2, 1.25 * (high - low).max())[0])
-    return mouth_opening(_course_net().ask(np.stack(faces))["landmarks"])
+    extent = boxes[:, 2:] - boxes[:, :2]
+    squares = zip(clip, marks, boxes[:, :2] + extent / 2, 1.3 * extent.max(1))
+    return mouth_opening(_course_net().ask(np.stack([cut_face(*each)[0] for each in squares]))["landmarks"])
 
 
 def speakers(name: str, count: int = SPEAKERS):
@@ -429,7 +426,8 @@ def mouths(db: Database) -> list[dict]:
     for k, take in enumerate(tqdm(speakers(db.name), f"{db.name}: mouths", SPEAKERS, unit="take", leave=False)):
         true, others = mouth_opening(take.landmarks), [donor for donor in net.donors if donor != take.person]
         clips = [swap_by_network(take, net, donor, grade, k).clip for donor in np.roll(others, -k)[:FACES]]
-        follow = [np.corrcoef(true, read_mouth(clip, take.landmarks))[0, 1] for clip in (*clips, take.clip)]
+        boxes = np.array([choose(found).boxes[0] for found in detect(list(take.clip))])
+        follow = [np.corrcoef(true, read_mouth(clip, take.landmarks, boxes))[0, 1] for clip in (*clips, take.clip)]
         found.append([np.mean(follow[:-1]), follow[-1]])
     fake, real = np.array(found).T
     low, high = np.quantile(fake[bootstrap_indices(len(fake))].mean(1), (0.025, 0.975))

@@ -485,7 +485,7 @@ class Autoencoder(nn.Module):
 CODE = 12
 
 def _open_wider(code, stretch):
-    "After turning and nodding, the third number is the mouth's; decoders know it from about -2 to 2."
+    "After turn and nod, the third number is the mouth's; decoders know it from about -2 to 2."
     code, usual = code.clone(), code[:, 2].median()
     mouth, limit = code[:, 2], code[:, 2].abs().clamp(min=2)
     code[:, 2] = (usual+stretch*(mouth-usual)).clamp(-limit, limit)

@@ -436,6 +436,8 @@ def two_phases(
     keep = None if augment else frozen_features(lower, x, folder, precision)
     for phase, count in enumerate(epochs):
         upper.trainable = phase == 1
+        for part in upper.layers: # Keras would forget training=False inside a graph
+            part.trainable &= not isinstance(part, layers.BatchNormalization)
         model, given = (whole, x) if augment else (top, keep)
         if phase == 0 and not augment:
             given = frozen_features(upper, keep, folder, precision) if count else keep
