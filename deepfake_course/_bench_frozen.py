@@ -37,10 +37,10 @@ def _head(features, start, given, x, y, epochs):
     """Phase 1: RMSprop on the head, whatever comes before it. The head's scores of the faces."""
     import keras
 
-    from .transfer_learning import Batches, add_head
+    from .transfer_learning import Batches, _add_head
 
     keras.utils.set_random_seed(SEED)
-    head = add_head()
+    head = _add_head()
     model = keras.Model(start, head(features))
     model.compile("rmsprop", "binary_crossentropy")
     model.fit(Batches(x, y, BATCH, SEED), epochs=epochs, verbose=0)

@@ -58,7 +58,7 @@ def test_the_network_from_scratch_has_the_layers_of_the_report():
 
 
 def test_the_head_is_512_256_1():
-    head = tl.add_head()
+    head = tl._add_head()
     head.build((None, 5, 5, 512))
     dense = [layer for layer in head.layers if type(layer).__name__ == "Dense"]
     assert [layer.units for layer in dense] == [512, 256, 1]
@@ -181,7 +181,7 @@ def test_facenet_loads_from_its_file_and_no_pickle_runs(no_weights, rows):
 
     torch.manual_seed(0)
     net = InceptionResnetV1(pretrained=None, classify=False, num_classes=8631).eval()
-    file = tl.facenet_file()
+    file = tl._facenet_file()
     file.parent.mkdir(parents=True)
     torch.save(net.state_dict(), file)
     few = rows[rows["face"]].head(2)
