@@ -56,6 +56,7 @@ class Row:
     key: str  # arrow key that moves it
     figures: str  # pattern of the numbers in the status line that the move must change
     shown: str  # pattern of the slider's own value in the status line
+    wait: int = 60  # seconds until the slider must be there; Voila runs the whole lesson in them
 
     def __str__(self):
         return f"{self.notebook.removesuffix('.ipynb')}-{self.slider.lower()}"
@@ -82,6 +83,7 @@ ROWS = [
         key="ArrowRight",
         figures=r"Pixels change by ([\d.]+) levels; flicker from frame to frame ([\d.]+) levels",
         shown=r"Amount ([\d.]+)",
+        wait=180,
     ),
     Row(
         notebook="17_augment.ipynb",
@@ -89,6 +91,7 @@ ROWS = [
         key="ArrowRight",
         figures=r"changes this picture by ([\d.]+) levels. Measured at ([\d.]+)",
         shown=r"Strength ([\d.]+)",
+        wait=180,
     ),
 ]
 ROOMS = ["lab", "voila"]
@@ -187,7 +190,7 @@ class Widget:
     def __init__(self, page, row):
         self.page, self.row = page, row
         slider = page.locator(".widget-hslider", has_text=row.slider).last
-        slider.wait_for(timeout=180_000)  # Voila runs the lesson meanwhile
+        slider.wait_for(timeout=1000 * row.wait)
         boxes = page.locator(".widget-vbox", has=slider)
         self.box = boxes.filter(has=page.locator("img.widget-image")).last
         self.slider = self.box.locator(".widget-hslider", has_text=row.slider)
