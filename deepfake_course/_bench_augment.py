@@ -222,7 +222,7 @@ def faces_setup():
     faces = Faces.cut(load_samples("A"), k=1)
     imgs = (faces.x * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     given = {
-        "ours": faces, "Pillow": [*map(Image.fromarray, imgs)],
+        "ours": Faces(faces.x, rows=np.arange(len(imgs))), "Pillow": [*map(Image.fromarray, imgs)],
         "OpenCV float": [img.astype(np.float32) / 255 for img in imgs], "OpenCV uint8": list(imgs),
         "said": {},
     }  # fmt: skip
@@ -242,7 +242,7 @@ def _run(given, who, way):
 def _batch(imgs):
     import torch
 
-    x = torch.from_numpy(np.stack([np.asarray(img) for img in imgs])).permute(0, 3, 1, 2).contiguous()
+    x = torch.from_numpy(np.stack([np.asarray(img) for img in imgs])).permute(0, 3, 1, 2)
     return x if x.is_floating_point() else x.float() / 255
 
 
@@ -277,9 +277,8 @@ def chain_ours(given):
     import pandas as pd
 
     from .augment import Augmenter, Faces, Step
-    from .core import to_batch
 
-    x, steps = to_batch(np.stack(given["OpenCV uint8"])), tuple(Step(1, {k: [v]}) for k, v in VALUES.items())
+    x, steps = _batch(given["OpenCV uint8"]), tuple(Step(1, {k: [v]}) for k, v in VALUES.items())
     rows = np.arange(len(x))
     return Augmenter(steps, pd.Series("train", rows))(Faces(x, rows=rows)).x
 

@@ -64,7 +64,8 @@ class Faces:
         for name, part in self._parts():
             if name != "x" and tuple(part.shape) != want[name]:
                 raise ValueError(f"{n} pictures need {name} {want[name]}, not {tuple(part.shape)}")
-        self.x = x.contiguous() # a plane a colour, which is what the changes below work on
+        # a pixel's colours side by side: OpenCV works on that in place, and networks like it
+        self.x = x.contiguous(memory_format=torch.channels_last)
 
     def _parts(self):
         return [(name, part) for name, part in vars(self).items() if part is not None]
@@ -75,8 +76,10 @@ class Faces:
         "Some of the pictures, as a copy."
         which = torch.as_tensor(which, device=self.x.device)
         which = torch.nonzero(which)[:, 0] if which.dtype == torch.bool else which.long()
-        return Faces(**{name: part[which.cpu().numpy()] if name == "rows" else
-                        part.index_select(0, which) for name, part in self._parts()})
+        pick = {"rows": lambda rows: rows[which.cpu().numpy()],
+                "x": lambda x: x.permute(0, 2, 3, 1).index_select(0, which).permute(0, 3, 1, 2)}
+        other = lambda part: part.index_select(0, which)
+        return Faces(**{name: pick.get(name, other)(part) for name, part in self._parts()})
 
     def put(self, which, part): # places (n,), and what `take` gave for them, changed
         "Write changed pictures back, in place."
@@ -119,17 +122,17 @@ def blur(
     if (side < 1).any() or (side % 2 != 1).any() or side.max() >= 2*min(x.shape[2:]):
         raise ValueError(f"a kernel has an odd side below twice the picture's, not {sides}")
     def change(old, new, k):
-        for plane, blurred in zip(old, new):
-            cv2.GaussianBlur(plane, (k, k), .15*k+.35, blurred, borderType=cv2.BORDER_REFLECT_101)
+        cv2.GaussianBlur(old, (k, k), .15*k+.35, new, borderType=cv2.BORDER_REFLECT_101)
     return _each(x, change, side.int().tolist())
 
 def _each(x, change, *more):
-    "change(old, new, ...) for each picture, as NumPy arrays (3, h, w); `new` is to be filled."
-    out = torch.empty(x.shape)
-    for old, new, made, *rest in zip(x.cpu().float().contiguous().numpy(), out.numpy(), out, *more):
-        change(old, new, *rest)
+    "change(old, new, ...) for each picture, NumPy (h, w, 3) or (h, w); `new` is to be filled."
+    imgs = x.permute(0, 2, 3, 1).cpu().float().contiguous() # no copy on a CPU: they lie like that
+    out, few = torch.empty_like(imgs), np.s_[..., 0] if x.shape[1] == 1 else np.s_[:]
+    for old, new, made, *rest in zip(imgs.numpy(), out.numpy(), out, *more):
+        change(old[few], new[few], *rest)
         made.clamp_(0, 1)
-    return out.to(x)
+    return out.to(x).permute(0, 3, 1, 2)
 
 # %% ../nbs/17_augment.ipynb #d2a07372
 def recolour(
@@ -140,12 +143,9 @@ def recolour(
     if tuple(matrix.shape) != (len(x), 3, 4):
         raise ValueError(f"{len(x)} pictures need {len(x)} matrices (3, 4), not "
                          f"{tuple(matrix.shape)}")
-    old = x.flatten(2)
-    new = torch.empty_like(old)
-    few = 1 if x.device.type == "cpu" else max(len(x), 1) # what fits the processor's cache
-    for part, own, out in zip(old.split(few), matrix.split(few), new.split(few)):
-        torch.baddbmm(own[:, :, 3:], own[:, :, :3], part, out=out).clamp_(0, 1)
-    return new.view(x.shape)
+    if x.device.type == "cpu":
+        return _each(x, lambda old, new, m: cv2.transform(old, m, new), matrix.cpu().numpy())
+    return torch.baddbmm(matrix[:, :, 3:], matrix[:, :, :3], x.flatten(2)).clamp_(0, 1).view_as(x)
 
 # %% ../nbs/17_augment.ipynb #c6346972
 MIRROR = np.r_[
@@ -163,7 +163,7 @@ def warp(
         raise ValueError(f"{len(x)} pictures need matrices ({len(x)}, 3, 3)")
     matrix, flip = matrix.to(x), torch.tensor([-1., 1, 1]).diag().to(x)
     if (matrix == flip).all():
-        move = lambda part, edge: part.flip(-1)
+        move = lambda part, edge: _each(part, lambda old, new: cv2.flip(old, 1, new))
     else:
         inverse = torch.linalg.inv(matrix)
         move = lambda part, edge: _fetch(part, inverse, edge)
@@ -178,16 +178,24 @@ def warp(
     return out
 
 def _fetch(x, inverse, edge):
-    (h, w), out = x.shape[2:], torch.empty_like(x)
-    few = 1 if x.device.type == "cpu" else max(len(x), 1)
-    across, down = (torch.arange(n, device=x.device)-(n-1)/2 for n in (w, h))
+    h, w = x.shape[2:]
+    if x.device.type == "cpu":
+        return _fetch_by_cv2(x, inverse.double().numpy(), edge)
     inverse = inverse[:, :2]*x.new_tensor([2/w, 2/h])[:, None]
-    for old, m, new in zip(x.split(few), inverse[..., None].split(few), out.split(few)):
-        grid = (m[:, :, None, 0]*across)+(m[:, :, 1]*down+m[:, :, 2])[..., None]
-        near = old.clone() # read in order into the cache, from where the rest is quick
-        grid = grid.permute(0, 2, 3, 1)
-        new[:] = F.grid_sample(near, grid, "bilinear", edge, align_corners=False)
-    return out
+    across, down = (torch.arange(n, device=x.device)-(n-1)/2 for n in (w, h))
+    m = inverse[..., None]
+    grid = (m[:, :, None, 0]*across)+(m[:, :, 1]*down+m[:, :, 2])[..., None]
+    return F.grid_sample(x, grid.permute(0, 2, 3, 1), "bilinear", edge, align_corners=False)
+
+def _fetch_by_cv2(x, inverse, edge):
+    "The same, sooner, to 1/32 px; the matrix counts from the first pixel's middle."
+    size, borders = x.shape[:1:-1], {"border": cv2.BORDER_REPLICATE, "zeros": cv2.BORDER_CONSTANT}
+    centre, how = (np.array(size)-1)/2, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    inverse[:, :2, 2] += centre-inverse[:, :2, :2] @ centre
+    def change(old, new, matrix):
+        cv2.warpAffine(old, matrix[:2], size, new, how, borders[edge])
+    return _each(x, change, inverse)
+
 
 # %% ../nbs/17_augment.ipynb #789d6b71
 PARTS = {"eyes": [range(36, 42), range(42, 48)], "nose": [range(27, 36)], "mouth": [range(48, 68)],
@@ -286,7 +294,7 @@ def _tint(gain, offset):
                       offset.expand(-1, 3)[:, :, None]], 2)
 
 def _contrast(faces, v, u, grain):
-    gain, mean = 1+v*_sign(u), v2.rgb_to_grayscale(faces.x).mean((1, 2, 3))
+    gain, mean = 1+v*_sign(u), faces.x.mean((2, 3)) @ torch.tensor([.2989, .587, .114]).to(v)
     return _tint(gain, ((1-gain)*mean)[:, None])
 
 def _fancy_pca(faces, v, u, grain):
@@ -375,12 +383,16 @@ def _numbers(faces, seed, n, shared):
 def _hash(text, size):
     return int.from_bytes(blake2b(text.encode(), digest_size=size).digest(), "big")
 
+def _cover(x, mask):
+    keep = (1-mask).cpu().numpy()
+    return _each(x, lambda old, new, m: cv2.multiply(old, cv2.merge([m]*3), new), keep)
+
 def _change(faces, name, value, u, grain):
     value, u = (torch.from_numpy(n).to(faces.x) for n in (value, u))
     p, made = PERTURBATIONS[name], PERTURBATIONS[name].change(faces, value, u, grain)
     if p.kind == "place":
         return warp(faces, made)
-    x = {"colour": recolour, "cover": lambda x, mask: x*(1-mask[:, None]),
+    x = {"colour": recolour, "cover": _cover,
          "pixels": lambda x, new: new}[p.kind.split()[-1]](faces.x, made)
     return replace(faces, x=x)
 
@@ -391,42 +403,37 @@ def _noise(x, levels, grain, channels):
     h, w = x.shape[2:]
     def change(old, new, level, seed):
         bits = np.random.SFC64(seed).random_raw(-(-channels*h*w//4)).view(np.uint16)
-        own = cv2.LUT(bits[:channels*h*w].reshape(channels*h, w), QUANTILES)
-        for part, out in zip(old.reshape(-1, *own.shape), new.reshape(-1, *own.shape)):
-            cv2.scaleAdd(own, level/255, part, out)
+        own = cv2.LUT(bits[:channels*h*w].reshape(h, -1), QUANTILES)
+        own = own.reshape(old.shape) if channels == 3 else cv2.merge([own]*3)
+        cv2.scaleAdd(own, level/255, old, new)
     return _each(x, change, levels.tolist(), grain.tolist())
 
 LEVELS = np.arange(256, dtype=np.float32)/np.float32(255)
-
-def _levels(old):
-    "Picture (3, h, w) in [0, 1] as uint8 (h, w, 3)."
-    return cv2.merge(cv2.convertScaleAbs(old.reshape(-1, old.shape[2]), None, 255
-                                         ).reshape(old.shape))
 
 def _jpeg(x, quality):
     def change(old, new, q):
         if q > 100:
             new[:] = old
             return
-        code = cv2.imencode(".jpg", _levels(old[::-1]), [cv2.IMWRITE_JPEG_QUALITY, max(1, q)])[1]
-        for channel, plane in zip(cv2.split(cv2.imdecode(code, cv2.IMREAD_COLOR))[::-1], new):
-            cv2.LUT(channel, LEVELS, plane)
+        img = cv2.cvtColor(cv2.convertScaleAbs(old, None, 255), cv2.COLOR_RGB2BGR)
+        code = cv2.imencode(".jpg", img, [cv2.IMWRITE_JPEG_QUALITY, max(1, q)])[1]
+        img = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        cv2.LUT(cv2.cvtColor(img, cv2.COLOR_BGR2RGB), LEVELS, new)
     return _each(x, change, quality.round().int().tolist())
 
 def _low_resolution(x, factors):
     h, w = x.shape[2:]
     def change(old, new, factor):
         small = tuple(max(1, round(n*factor)) for n in (w, h))
-        img = cv2.resize(cv2.merge(old), small, interpolation=cv2.INTER_AREA)
-        cv2.split(cv2.resize(img, (w, h)), new)
+        cv2.resize(cv2.resize(old, small, interpolation=cv2.INTER_AREA), (w, h), new)
     return _each(x, change, factors.tolist())
 
 def _shift_hsv(x, hue, full, light):
     "Hue in degrees, saturation and value in [0, 1]."
     def change(old, new, *by):
-        img = cv2.add(cv2.cvtColor(cv2.merge(old), cv2.COLOR_RGB2HSV), (*by, 0))
+        img = cv2.add(cv2.cvtColor(old, cv2.COLOR_RGB2HSV), (*by, 0))
         img = cv2.min(cv2.max(img, (0, 0, 0, 0)), (720, 1, 1, 0)) # OpenCV knows that 361 is 1
-        cv2.split(cv2.cvtColor(img, cv2.COLOR_HSV2RGB), new)
+        cv2.cvtColor(img, cv2.COLOR_HSV2RGB, new)
     return _each(x, change, (hue % 360).tolist(), full.tolist(), light.tolist())
 
 def _video(faces, crf):
@@ -536,7 +543,7 @@ def _take_steps(steps, faces, seed, shared):
             p, kind = PERTURBATIONS[name], PERTURBATIONS[name].kind.split()[-1]
             faces = _apply(faces, wait, () if p.kind in wait else [kind] if kind in wait else wait)
             if kind in wait:
-                seen = faces if p.kind in wait else faces.take(which)
+                seen = faces if p.kind in wait or len(which) == len(faces) else faces.take(which)
                 value, own = (torch.from_numpy(n).to(faces.x) for n in (value, own))
                 made = p.change(seen, value, own, None)
                 wait[kind] = _then(wait[kind], which, made, len(faces))

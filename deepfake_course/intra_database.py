@@ -28,12 +28,14 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier
 from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold, StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 from tqdm.auto import tqdm
 
 from .core import Result, headline
@@ -193,9 +195,24 @@ def _spectrum(face):
     ring = np.hypot(*np.meshgrid(place, place)).round().astype(int).ravel()
     return (np.bincount(ring, power.ravel())/np.bincount(ring))[:len(img)//2]
 
+def _traces(face, turns=10, sigma=2.):
+    """How each pixel follows from its 24 neighbours where it does so at all: weights, by EM.
+    Guarnera and others 2020, DeepFake detection by analyzing convolutional traces, section 3."""
+    img = _in_crop(face)[0].astype(float)-128
+    around = np.lib.stride_tricks.sliding_window_view(img, (5, 5))[::4, ::4].reshape(-1, 25)
+    near, own, kernel = np.delete(around, 12, 1), around[:, 12], np.full(24, 1/24)
+    for _ in range(turns):
+        left = own-near@kernel
+        fits = np.exp(-.5*(left/sigma)**2)/(sigma*np.sqrt(2*np.pi))
+        weight = fits/(fits+1/256)
+        gram = (near*weight[:, None]).T@near
+        kernel = np.linalg.solve(gram+np.eye(24), near.T@(weight*own))
+        sigma = max(.1, np.sqrt((weight*left**2).sum()/weight.sum()))
+    return kernel
+
 FEATURES = {"grey": _grey, "points": lambda face: _points(face).ravel(), "centred": _centred,
             "both": lambda face: np.r_[_grey(face), _centred(face)],
-            "sift": _sift, "spectrum": _spectrum}
+            "sift": _sift, "spectrum": _spectrum, "traces": _traces}
 
 # %% ../nbs/20_intra_database.ipynb #8c5313b8
 @dataclass(frozen=True)
@@ -213,7 +230,7 @@ class Family:
 # %% ../nbs/20_intra_database.ipynb #f59e64dd
 def families(
     which:str="code", # "code": what report 002's notebook tried; "report": what its text says
-    trees:bool=False, # Also the forest and the boosting that the report tried and dropped
+    more:bool=False, # Also the trees that 002 dropped, and the classifiers that 003 tried
     seed:int=2021, # Of first weights and shuffles; the report's
 )->dict[str, Family]: # Name -> what to try
     "The grids of report 002."
@@ -228,12 +245,19 @@ def families(
                       {"hidden_layer_sizes": sizes, "alpha": np.logspace(-2, 2, 10)}),
         "LR": Family(LogisticRegression(random_state=seed),
                      {"C": c, "solver": ["lbfgs", "liblinear"]}, {"C": c, "solver": ["sag"]})}
-    if trees:
-        found["forest"] = Family(RandomForestClassifier(random_state=seed),
-                                 {"n_estimators": [100], "max_features": ["sqrt", .3]})
-        found["boosting"] = Family(GradientBoostingClassifier(random_state=seed, subsample=.7),
-                                   {"n_estimators": [60], "max_depth": [2, 3]})
-    return found
+    return found|_more_families(seed) if more else found
+
+def _more_families(seed):
+    penalty = {"alpha": np.logspace(-5, 0, 6)}
+    return {
+        "forest": Family(RandomForestClassifier(random_state=seed),
+                         {"n_estimators": [100], "max_features": ["sqrt", .3]}),
+        "boosting": Family(GradientBoostingClassifier(random_state=seed, subsample=.7),
+                           {"n_estimators": [60], "max_depth": [2, 3]}),
+        "neighbours": Family(KNeighborsClassifier(), {"n_neighbors": [1, 3, 5, 9, 15, 25]}),
+        "SGD": Family(SGDClassifier(random_state=seed), penalty),
+        "tree": Family(DecisionTreeClassifier(random_state=seed), {"max_depth": [2, 4, 8, None]}),
+        "perceptron": Family(Perceptron(penalty="l2", random_state=seed), penalty)}
 
 # %% ../nbs/20_intra_database.ipynb #818b93a1
 def make_folds(
