@@ -34,6 +34,7 @@ def run(name, size, data, settings, frames, side, folds, folder, out, device):
     rows = find_faces(df, k=frames)
     watch = bool(settings.patience) or settings.schedule == "plateau"
     learn, watched, held_out = sides(rows, folds, watch, 0)
+    check_measurable(held_out, folds)
     detector = NetDetector(settings=settings, size=side, k=frames, folder=folder, every=EVERY, on=device,
                            progress=True)
     detector.fit(learn, held_out=watched)
@@ -44,6 +45,14 @@ def run(name, size, data, settings, frames, side, folds, folder, out, device):
         detector.save(out, **facts)
     return [{"data": df.attrs["tier"], "trained_on": learn["path"].nunique(), "epochs": len(detector.history_), **row}
             for row in told]
+
+
+def check_measurable(rows, folds):
+    """Refuse before anything is trained what could not be measured afterwards."""
+    clips = rows[rows["face"]].groupby("path")["label"].first().value_counts().reindex([0, 1], fill_value=0)
+    if clips.min() < 2:
+        raise ValueError(f"the people held out have {clips[0]} real and {clips[1]} fake clips with faces, and an "
+                         f"interval needs two of each: take fewer --folds than {folds}, or more clips")  # fmt: skip
 
 
 def measures(detector, rows):

@@ -87,3 +87,19 @@ def tiny_course(tiny_original, tmp_path):
         return Path(shutil.copytree(tiny_original, tmp_path / "course"))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def borrowed():
+    "A maker of media for `write_miniature`: readable clips with faces, of the class that the layout asks for."
+    from deepfake_course.samples import load_samples
+
+    df = load_samples("A")
+
+    def copy(path):
+        fake = any(word in path.as_posix() for word in ("fake/", "synthesis", "manipulated"))
+        clips = df["path"][df["label"] == fake]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(df.attrs["root"]) / clips.iloc[sum(path.stem.encode()) % len(clips)], path)
+
+    return copy

@@ -1,8 +1,6 @@
 """What the lesson on Task 2 cannot show: any detector, damage, real layouts, and that nothing is trained abroad."""
 
 import pickle
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -267,16 +265,7 @@ def test_an_unknown_baseline_is_refused():
 # Real layouts
 
 
-def borrowed(path):
-    "A readable clip with a face, of the class that the layout asks for."
-    df = load_samples("A")
-    fake = any(word in path.as_posix() for word in ("fake/", "synthesis", "manipulated"))
-    clips = df["path"][df["label"] == fake]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(df.attrs["root"]) / clips.iloc[sum(path.stem.encode()) % len(clips)], path)
-
-
-def test_the_same_calls_run_on_real_layouts(tmp_path, monkeypatch):
+def test_the_same_calls_run_on_real_layouts(tmp_path, monkeypatch, borrowed):
     for layout in ("uadfv", "celeb-df", "ff++"):
         write_miniature(layout, tmp_path / layout, 4, borrowed)
     listed = tmp_path / "celeb-df" / "List_of_testing_videos.txt"
@@ -298,7 +287,7 @@ def test_the_same_calls_run_on_real_layouts(tmp_path, monkeypatch):
     assert evaluate(detector, {"celeb-df": whole}, official=True).loc["celeb-df", "clips"] == 4
 
 
-def test_unreadable_clips_are_left_out_and_told_of(tmp_path):
+def test_unreadable_clips_are_left_out_and_told_of(tmp_path, borrowed):
     write_miniature("uadfv", tmp_path / "mine", 4, borrowed)
     (tmp_path / "mine" / "fake" / "0001_fake.mp4").write_bytes(b"no video")
     with pytest.warns(UserWarning, match="1 of 8 clips cannot be read"):

@@ -1,7 +1,6 @@
 """What the lesson on Task 1 cannot show: other data, damage, the contract, the console script, the bench."""
 
 import json
-import shutil
 import subprocess
 import sys
 import warnings
@@ -427,15 +426,6 @@ def test_the_leak_is_the_one_of_the_report():
 # Databases of your own
 
 
-def borrowed(path):
-    "A readable clip with a face, of the class that the layout asks for."
-    df = load_samples("A")
-    fake = any(word in path.as_posix() for word in ("fake/", "synthesis", "manipulated"))
-    clips = df["path"][df["label"] == fake]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(df.attrs["root"]) / clips.iloc[sum(path.stem.encode()) % len(clips)], path)
-
-
 def test_databases_are_found_by_option_and_by_variable(tmp_path, monkeypatch):
     for layout in ("celeb-df", "uadfv", "ff++"):
         write_miniature(layout, tmp_path / layout, n=4)
@@ -473,7 +463,7 @@ def test_the_console_script_knows_all_features():
     assert [kind.value for kind in _cli.Kind] == [*FEATURES]
 
 
-def test_grid_on_a_database_of_your_own(tmp_path):
+def test_grid_on_a_database_of_your_own(tmp_path, borrowed):
     root = write_miniature("uadfv", tmp_path / "mine", 8, borrowed)
     (root / "real" / "0003.mp4").write_bytes(b"no video")
     args = ["--data", root, "--frames", 2, "--by", "clip", "--folds", 3, "--pca", "none", "--family", "LR",

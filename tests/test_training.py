@@ -25,6 +25,7 @@ from torch.optim import lr_scheduler
 from deepfake_course import _fit
 from deepfake_course import training as tr
 from deepfake_course.core import sample, to_batch
+from deepfake_course.databases import write_miniature
 
 
 def pictures(n=48, seed=0, side=24):
@@ -740,3 +741,20 @@ def test_people_held_out_stay_out():
         _fit.sides(rows.assign(face=False), 4, False, 0)
     with pytest.raises(ValueError, match="9 folds by identity are not possible"):
         _fit.sides(rows, 9, False, 0)
+
+
+def test_fit_on_a_database_of_your_own(tmp_path, borrowed):
+    root = write_miniature("uadfv", tmp_path / "mine", 8, borrowed)
+    (root / "real" / "0003.mp4").write_bytes(b"no video")
+    command = [*COMMAND[:4], "--data", root, "--frames", 2, "--side", 32, "--epochs", 2, "--batch", 4, "--folds", 3]
+    answer = subprocess.run([*map(str, command), "--json"], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "1 of 16 clips cannot be read" in answer.stderr
+    rows = json.loads(answer.stdout)
+    assert [row["measure"] for row in rows] == ["auc of clips", "log_loss of clips"]
+    assert all(row["data"] == "real mine" and row["epochs"] == 2 and row["trained_on"] + row["n"] == 15 for row in rows)
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] for row in rows)
+    (root / "real" / "0006.mp4").write_bytes(b"no video")
+    answer = subprocess.run([*map(str, command[:-1]), "6"], capture_output=True, text=True)
+    assert answer.returncode == 1 and "take fewer --folds than 6" in answer.stderr
+    assert "training" not in answer.stderr, "told before it trains"
