@@ -771,7 +771,7 @@ def _save_swap(path, net, rendered, **notes):
 
 # %% ../nbs/13_forge.ipynb #03266d65
 NETWORK = dict(
-    lq=dict(jitter=.6, box=.2, up=.35, colour="mean", amount=.6, sharpen=0, grain=.6, rim=1.2,
+    lq=dict(jitter=.6, box=.2, up=.35, colour="mean", amount=.4, sharpen=0, grain=.3, rim=.6,
             how="alpha", stretch=2),
     mq=dict(jitter=.3, box=0, up=.35, colour="mean", amount=1, sharpen=0, grain=0, rim=2.5,
             how="alpha", stretch=3),
