@@ -53,7 +53,7 @@ class Recipe:
 RECIPES = {
     "A": Recipe("UADFV", 10_000, (("network", "lq"),), donors=(10_900, 10_902),
                 manner=dict(fill=(.50, .60))),
-    "B": Recipe("Celeb-DF", 20_000, (("network", "hq"),), source_crf=16, crf=(20,),
+    "B": Recipe("Celeb-DF", 20_000, (("network", "hq"),), source_crf=16, crf=(23,),
                 manner=dict(light="studio", fill=(.50, .62), turn=.18)),
     "C": Recipe("FaceForensics++", 30_000, (("network", "hq"), ("reenact", "mq"), ("swap", "mq"),
                 ("mouth", "mq")), each=True, crf=(23, 40)),
@@ -95,8 +95,9 @@ def _row(recipe, i, take, path, crf, base="", method="", grade="", donor="", spl
 def _uadfv(recipe, i, take):
     number, (method, grade) = TAKES*i + take, recipe.methods[0]
     real, donor = f"real/{number:04d}.mp4", recipe.donors[i % len(recipe.donors)]
-    yield _row(recipe, i, take, real, 23)
-    yield _row(recipe, i, take, f"fake/{number:04d}_fake.mp4", 23, real, method, grade, donor)
+    yield _row(recipe, i, take, real, recipe.crf[0])
+    yield _row(recipe, i, take, f"fake/{number:04d}_fake.mp4", recipe.crf[0], real, method, grade,
+               donor)
 
 
 CELEB_DONORS = 4 # the first people of B, whose decoders were trained
@@ -107,14 +108,15 @@ def _celeb(recipe, i, take):
     j = (i + take) % CELEB_DONORS
     j = j if j != i else (j + 1) % CELEB_DONORS
     method, grade = recipe.methods[0]
-    yield _row(recipe, i, take, real, 20, split=split)
+    yield _row(recipe, i, take, real, recipe.crf[0], split=split)
     fake = f"Celeb-synthesis/id{i}_id{j}_{take:04d}.mp4"
-    yield _row(recipe, i, take, fake, 20, real, method, grade, recipe.first + j, split)
+    yield _row(recipe, i, take, fake, recipe.crf[0], real, method, grade, recipe.first + j,
+               split)
 
 
 def _youtube(recipe, i):
     split = "test" if i % 2 else "train"
-    yield _row(recipe, 500 + i, 0, f"YouTube-real/{i:05d}.mp4", 20, split=split)
+    yield _row(recipe, 500 + i, 0, f"YouTube-real/{i:05d}.mp4", recipe.crf[0], split=split)
 
 
 FF_NAMES = dict(network="Deepfakes", reenact="Face2Face", swap="FaceSwap", mouth="NeuralTextures")
