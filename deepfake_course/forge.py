@@ -775,7 +775,7 @@ NETWORK = dict(
             how="alpha", stretch=2),
     mq=dict(jitter=.3, box=0, up=.35, colour="mean", amount=1, sharpen=0, grain=0, rim=2.5,
             how="alpha", stretch=3),
-    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.4, grain=1, rim=5,
+    hq=dict(jitter=.1, box=0, up=.6, colour="light", amount=1, sharpen=.3, grain=1, rim=5,
             how="poisson", stretch=3))
 
 def swap_by_network(
