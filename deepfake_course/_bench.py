@@ -14,7 +14,11 @@ from typing import Any, Callable
 
 from tqdm.auto import tqdm
 
-GROUPS = {"ground": "deepfake_course._bench_ground", "tasks": "deepfake_course._bench_tasks"}
+GROUPS = {
+    "ground": "deepfake_course._bench_ground",
+    "tasks": "deepfake_course._bench_tasks",
+    "mesonet": "deepfake_course._bench_mesonet",
+}
 
 
 @dataclass

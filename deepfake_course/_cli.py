@@ -45,6 +45,10 @@ Keep = Enum("Keep", {name: name for name in ("all", "winner", "half")})
 SCHEDULES = ("constant", "tenth", "dynamic", "step", "restarts", "plateau", "one_cycle")
 Schedule = Enum("Schedule", {name: name for name in SCHEDULES})
 Optimiser = Enum("Optimiser", {name: name for name in ("adam", "adamw", "nadam", "rmsprop", "sgd")})
+Net = Enum("Net", {name: name for name in ("tiny", "meso4", "mesoinception4")})
+Loss = Enum("Loss", {name: name for name in ("bce", "mse", "hinge")})
+CHANGES = ("none", "seed000", "seed001", "seed002", "seed003", "seed004", "mesonet")
+Change = Enum("Change", {name: name for name in CHANGES})
 Draw = Enum("Draw", {name: name for name in ("pictures", "videos")})
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 Names = Annotated[
@@ -469,6 +473,11 @@ def fit(
         typer.Option(metavar="DIR", exists=True, file_okay=False, help="Instead of NAME, the folder of one of your own."),
     ] = None,
     size: Annotated[Size, typer.Option(help="Size of the sample database.")] = Size.excerpt,
+    net: Annotated[Net, typer.Option(help="What is trained: lesson 22's TinyNet, or a network of lesson 23.")] = Net.tiny,
+    loss: Annotated[Loss, typer.Option(help="What is made small, see lesson 22.")] = Loss.bce,
+    augment: Annotated[Change, typer.Option(help="Changes of the training faces, see lesson 17; mesonet: lesson 23's.")] = (
+        Change.none
+    ),
     frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = 6,
     side: Annotated[int, typer.Option(min=16, help="Side of a face in pixels.")] = 128,
     epochs: Annotated[int, typer.Option(min=1, help="How often about every face is shown.")] = 6,
@@ -476,6 +485,9 @@ def fit(
     accumulate: Annotated[int, typer.Option(min=1, help="Parts that a batch is computed in, to save memory.")] = 1,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-3,
     schedule: Annotated[Schedule, typer.Option(help="How the rate changes, see lesson 22.")] = Schedule.one_cycle,
+    every: Annotated[
+        Optional[int], typer.Option(min=1, help="Steps to the next drop of the rate, with --schedule tenth.")
+    ] = None,
     optimiser: Annotated[Optimiser, typer.Option(help="What takes the steps.")] = Optimiser.adamw,
     weight_decay: Annotated[float, typer.Option(help="Pull of the weights towards 0.")] = 0.01,
     sampling: Annotated[Draw, typer.Option(help="Whether each picture or each clip is equally likely.")] = Draw.pictures,
@@ -503,10 +515,14 @@ def fit(
         raise typer.BadParameter("FILE ends in .safetensors, in a folder that exists", param_hint="'--out'")
     from . import _fit
 
-    settings = dict(epochs=epochs, batch=batch, accumulate=accumulate, rate=rate, schedule=schedule.value,
+    if every and schedule is not Schedule.tenth:
+        raise typer.BadParameter("only --schedule tenth drops every so many steps", param_hint="'--every'")
+    options = {"every": every} if every else {}
+    settings = dict(epochs=epochs, batch=batch, schedule_options=options, accumulate=accumulate, rate=rate, schedule=schedule.value,
                     optimiser=optimiser.value, weight_decay=weight_decay, sampling=sampling.value, per_clip=per_clip,
                     balanced=balanced, patience=patience, precision=precision, threads=threads, seed=seed)
-    rows = _fit.run(name and name.value, size.value, data, settings, frames, side, folds, folder, out, device)
+    rows = _fit.run(name and name.value, size.value, data, settings, frames, side, folds, folder, out, device,
+                    net.value, loss.value, augment.value)
     if json_:
         _print_json(rows)
     else:

@@ -1,12 +1,31 @@
 """What `deepfake-course fit` does: faces of a database, people held out, a network trained and measured. Written by hand."""
 from dataclasses import asdict
+from functools import partial
 
 from .intra_database import find_faces, load_databases, make_folds
 from .metrics import bootstrap_ci, pool_clips
 from .samples import load_samples
-from .training import FitSettings, NetDetector, face_examples
+from .training import FitSettings, NetDetector, TinyNet, face_examples
 
 EVERY = 25  # steps between checkpoints
+
+
+def network(net, side):
+    """What makes a fresh network of this name, for faces of this side."""
+    if net == "tiny":
+        return TinyNet
+    from . import mesonet
+
+    return partial({"meso4": mesonet.Meso4, "mesoinception4": mesonet.MesoInception4}[net], side, 0.1)
+
+
+def changes(preset):
+    """Changes of lesson 17 for training, or None."""
+    if preset == "none":
+        return None
+    from .mesonet import _changed
+
+    return partial(_changed, preset)
 
 
 def manifest(name, size, data):
@@ -28,18 +47,19 @@ def sides(rows, folds, watch, seed):
     return rows[fold > watch], rows[fold == 1] if watch else None, rows[fold == 0]
 
 
-def run(name, size, data, settings, frames, side, folds, folder, out, device):
+def run(name, size, data, settings, frames, side, folds, folder, out, device, net="tiny", loss="bce", augment="none"):
     """Train, measure people held out, and write the weights; one row of facts a measure."""
     df, settings = manifest(name, size, data), FitSettings(**settings)
     rows = find_faces(df, k=frames)
     watch = bool(settings.patience) or settings.schedule == "plateau"
     learn, watched, held_out = sides(rows, folds, watch, 0)
     check_measurable(held_out, folds)
-    detector = NetDetector(settings=settings, size=side, k=frames, folder=folder, every=EVERY, on=device,
-                           progress=True)
+    detector = NetDetector(network(net, side), settings, side, frames, loss=loss, augment=changes(augment),
+                           folder=folder, every=EVERY, on=device, progress=True)
     detector.fit(learn, held_out=watched)
     told = measures(detector, held_out)
     facts = {"data": df.attrs["tier"], "settings": asdict(settings), "frames": frames, "held out": told,
+             "people held out": sorted(set(held_out["target"])), "loss": loss, "augment": augment,
              "epochs": len(detector.history_), "learned from": f"{learn['path'].nunique()} clips, {len(learn)} faces"}
     if out is not None:
         detector.save(out, **facts)
