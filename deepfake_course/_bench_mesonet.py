@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from . import _bench_looking
 from ._bench import Bench
 
 STEPS, BATCH, MOST = 6, 32, 1e-3
@@ -139,7 +140,6 @@ def same_curve(data, one, two):
     return apart[0] <= MOST and apart.mean() <= CURVE and own <= theirs, note
 
 
-# Lesson 24 adds `activation`: all filters of a layer in one batch.
 ROWS = [
     Bench("inference-b1", "PyTorch eager float32, one face, one thread", 1.4, one_face, eager_often, runtime_often,
           same_scores, repeats=9),
@@ -147,4 +147,5 @@ ROWS = [
           same_scores, repeats=5),
     Bench("train-step", "eager float32, channels first, batch 32, 256 px, one thread", 2.0, faces_to_learn,
           steps_first, steps_last, same_curve),
+    *_bench_looking.ROWS,  # lesson 24
 ]  # fmt: skip

@@ -93,6 +93,14 @@ ROWS = [
         shown=r"Strength ([\d.]+)",
         wait=180,
     ),
+    Row(
+        notebook="24_looking_inside.ipynb",
+        slider="Filter",
+        key="ArrowRight",
+        figures=r"answer (-?[\d.]+) \((-?[\d.]+) at first\), price",
+        shown=r"filter (\d+),",
+        wait=180,
+    ),
 ]
 ROOMS = ["lab", "voila"]
 
@@ -395,6 +403,8 @@ def test_a_fast_drag_ends_where_the_slider_is(played, record_property):
         widget.settle(lambda: abs(shown() - readout()) < 0.006 and readout() > start)
         pictures = page.evaluate("() => window.__pictures")
         assert 1 <= pictures < 30, "every position was drawn: the widget lags behind a fast drag"
+        widget.press("Home")  # a slider with few positions is at its end
+        widget.settle(lambda: readout() == start and abs(shown() - readout()) < 0.006)
         times = sorted(widget.latency() for _ in range(9))
         record_property("latency_ms", times)
         print(f"{room}, {widget.row}: key to picture {times[4]:.0f} ms (worst {times[-1]:.0f})")
