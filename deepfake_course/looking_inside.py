@@ -665,17 +665,18 @@ class ActivationExplorer(Explorer):
                              "name at least one layer")
         self.net, self.ascents = net, {ascent.layer: ascent for ascent in ready}
         self.options = dict(steps=steps, keep=keep) | options
-        wide = dict(style={"description_width": "11em"},
-                    layout=ipywidgets.Layout(width="100%", max_width="36em"))
-        self.progress = ipywidgets.IntProgress(0, 0, steps, description="Climbing", **wide)
+        def wide(): # a layout each: hiding one must not hide the others
+            return dict(style={"description_width": "11em"},
+                        layout=ipywidgets.Layout(width="100%", max_width="36em"))
+        self.progress = ipywidgets.IntProgress(0, 0, steps, description="Climbing", **wide())
         self.progress.layout.visibility = "hidden"
         first = self.ascent(layers[0])
         controls = {"layer": ipywidgets.Dropdown(options=list(layers), value=layers[0],
-                                                 description="Layer", **wide),
+                                                 description="Layer", **wide()),
                     "filter": ipywidgets.IntSlider(0, 0, first.filters.max(), description="Filter",
-                                                   **wide),
+                                                   **wide()),
                     "step": ipywidgets.IntSlider(first.steps[-1], 0, first.steps[-1], keep,
-                                                 description="Step", **wide)}
+                                                 description="Step", **wide())}
         super().__init__(self._show, controls, (6.4, 2.7))
         self.widget.children = (*self.widget.children, self.progress)
 

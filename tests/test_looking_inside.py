@@ -505,3 +505,9 @@ def test_a_record_holds_chance_centre_and_unseen_people():
     maps[2:, 9, 9] = 1
     row = li._marked("demo", maps, masks, rows)
     assert (row.value, row.n, row.baseline) == (0.5, 2, 0.5) and row.config["unseen"] == 0
+
+
+def test_hiding_the_progress_bar_hides_nothing_else():
+    explorer = li.ActivationExplorer(small(), ["block1"], steps=2, keep=1)
+    assert explorer.progress.layout.visibility == "hidden"
+    assert all(control.layout.visibility != "hidden" for control in explorer.controls.values())
