@@ -665,9 +665,9 @@ class ActivationExplorer(Explorer):
                              "name at least one layer")
         self.net, self.ascents = net, {ascent.layer: ascent for ascent in ready}
         self.options = dict(steps=steps, keep=keep) | options
-        def wide(): # a layout each: hiding one must not hide the others
-            return dict(style={"description_width": "11em"},
-                        layout=ipywidgets.Layout(width="100%", max_width="36em"))
+        wide = lambda: dict( # a layout each: hiding one must not hide the others
+            style={"description_width": "11em"},
+            layout=ipywidgets.Layout(width="100%", max_width="36em"))
         self.progress = ipywidgets.IntProgress(0, 0, steps, description="Climbing", **wide())
         self.progress.layout.visibility = "hidden"
         first = self.ascent(layers[0])
