@@ -529,6 +529,48 @@ def fit(
         _print_table(rows, list(rows[0]))
 
 
+def _epsilons(text: str) -> tuple:
+    """The value of --epsilons: numbers in 255ths with commas between them."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"numbers with commas between them, such as 0,1,2,4, not {text!r}") from None
+    if not all(0 <= value <= 255 for value in values):
+        raise typer.BadParameter(f"each is from 0 to 255, not {text!r}")
+    return values
+
+
+@app.command(epilog="Example: deepfake-course attack --detector course --data A --epsilons 0,1,2")
+@friendly
+def attack(
+    detector: Annotated[
+        str, typer.Option(metavar="WHICH", help="course, weights of `fit` (.safetensors), or FILE.py:NAME of your own.")
+    ],
+    data: Annotated[str, typer.Option(metavar="DATA", help="Sample database (A, B, C or D), or the folder of one of your own.")],
+    surrogate: Annotated[
+        Optional[str], typer.Option(metavar="WHICH", help="For a detector without slopes: attack this one instead, and transfer.")
+    ] = None,
+    size: Annotated[Size, typer.Option(help="Size of the sample database.")] = Size.excerpt,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = 1,
+    side: Annotated[Optional[int], typer.Option(min=16, help="Side of a face in pixels; by default the detector's own.")] = None,
+    epsilons: Annotated[
+        str, typer.Option(metavar="LIST", parser=_epsilons, help="Largest change of a pixel, in 255ths.")
+    ] = "0,1,2,4",
+    json_: Json = False,
+):
+    """Attack a detector with FGSM and PGD: accuracy by clip for each epsilon, the protocol of lesson 30."""
+    name, folder = (data, None) if data in Base.__members__ else (None, Path(data))
+    if folder is not None and not folder.is_dir():
+        raise typer.BadParameter(f"{data} is no sample database (A, B, C or D) and no folder", param_hint="'--data'")
+    from . import _attack
+
+    rows = _attack.run(detector, surrogate, name, folder, size.value, frames, side, epsilons)
+    if json_:
+        _print_json(rows)
+    else:
+        _print_table(rows, list(rows[0]))
+
+
 @samples_app.command("build", epilog="Example: deepfake-course samples build A B --size small")
 @friendly
 def samples_build(

@@ -101,6 +101,14 @@ ROWS = [
         shown=r"filter (\d+),",
         wait=180,
     ),
+    Row(
+        notebook="30_attacks.ipynb",
+        slider="Epsilon, 255ths",
+        key="ArrowRight",
+        figures=r"([\d.]+) after, .* largest change ([\d.]+) levels, length ([\d.]+)",
+        shown=r"epsilon ([\d.]+)/255",
+        wait=180,
+    ),
 ]
 ROOMS = ["lab", "voila"]
 
