@@ -18,6 +18,7 @@ GROUPS = {
     "ground": "deepfake_course._bench_ground",
     "tasks": "deepfake_course._bench_tasks",
     "mesonet": "deepfake_course._bench_mesonet",
+    "metric": "deepfake_course._bench_metric",
     "adversaries": "deepfake_course._bench_adversaries",
 }
 

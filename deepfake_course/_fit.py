@@ -5,7 +5,7 @@ from functools import partial
 from .intra_database import find_faces, load_databases, make_folds
 from .metrics import bootstrap_ci, pool_clips
 from .samples import load_samples
-from .training import FitSettings, NetDetector, TinyNet, face_examples
+from .training import FitSettings, NetDetector, TinyNet
 
 EVERY = 25  # steps between checkpoints
 
@@ -26,6 +26,15 @@ def changes(preset):
     from .mesonet import _changed
 
     return partial(_changed, preset)
+
+
+def triplets(settings, frames, loss, augment, more):
+    """Lesson 26's head on CourseNet's embedding, which has a loss of its own and sees no pictures."""
+    from .metric_learning import TripletDetector
+
+    if loss != "bce" or augment != "none":
+        raise ValueError("--net triplet has its own loss and sees embeddings: it takes no --loss and no --augment")
+    return TripletDetector("logistic", "course", settings, k=frames, **more)
 
 
 def manifest(name, size, data):
@@ -54,8 +63,11 @@ def run(name, size, data, settings, frames, side, folds, folder, out, device, ne
     watch = bool(settings.patience) or settings.schedule == "plateau"
     learn, watched, held_out = sides(rows, folds, watch, 0)
     check_measurable(held_out, folds)
-    detector = NetDetector(network(net, side), settings, side, frames, loss=loss, augment=changes(augment),
-                           folder=folder, every=EVERY, on=device, progress=True)
+    more = dict(folder=folder, every=EVERY, on=device, progress=True)
+    if net == "triplet":
+        detector = triplets(settings, frames, loss, augment, more)
+    else:
+        detector = NetDetector(network(net, side), settings, side, frames, loss=loss, augment=changes(augment), **more)
     detector.fit(learn, held_out=watched)
     told = measures(detector, held_out)
     facts = {"data": df.attrs["tier"], "settings": asdict(settings), "frames": frames, "held out": told,
@@ -77,9 +89,9 @@ def check_measurable(rows, folds):
 
 def measures(detector, rows):
     """Log-loss and AUC of clips of people held out, with intervals over clips."""
-    examples = face_examples(rows, detector.size)
-    score = pool_clips(examples.clip, detector.score(examples.x))
-    y = rows.assign(clip=examples.clip).groupby("clip")["label"].first()[score.index].to_numpy()
+    clip = rows["database"] + "/" + rows["path"]
+    score = pool_clips(clip, detector.score(detector.prepare(rows)))
+    y = rows.groupby(clip)["label"].first()[score.index].to_numpy()
     told = {metric: bootstrap_ci(y, score.to_numpy(), metric=metric, stratified=True) for metric in ("auc", "log_loss")}
     return [{"measure": f"{metric} of clips", "value": round(value, 4), "low": round(low, 4), "high": round(high, 4),
              "n": len(y)} for metric, (value, low, high) in told.items()]  # fmt: skip

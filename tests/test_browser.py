@@ -109,6 +109,14 @@ ROWS = [
         shown=r"epsilon ([\d.]+)/255",
         wait=180,
     ),
+    Row(
+        notebook="26_metric_learning.ipynb",
+        slider="Epoch",
+        key="ArrowRight",
+        figures=r"positive at ([\d.]+), negative at ([\d.]+), .* silhouette of all (-?[\d.]+)",
+        shown=r"Epoch (\d+):",
+        wait=240,
+    ),
 ]
 ROOMS = ["lab", "voila"]
 
