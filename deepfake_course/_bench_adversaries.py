@@ -12,18 +12,12 @@ FACES, MOST = 12, 0.01  # norms agree within this share
 @lru_cache(maxsize=1)
 def trained():
     """The course's detector in float32, and faces that it is right about, half of them fake."""
-    from .core import sample, to_batch
-    from .intra_database import find_faces
-    from .mesonet import MesoDetector
-    from .samples import load_samples
-    from .training import face_examples
+    from .attacks import _case
+    from .core import to_batch
 
     torch.set_num_threads(1)
-    detector = MesoDetector()
-    detector.load(sample("weights/mesonet.safetensors"))
-    faces = face_examples(find_faces(load_samples("A"), k=1), 256)
+    net, faces, _ = _case(1)
     order = np.arange(0, len(faces), max(1, len(faces) // FACES))
-    net = detector.model_.to(memory_format=torch.contiguous_format).eval()
     return net, to_batch(faces.x)[order], torch.tensor(faces.y)[order].long()
 
 

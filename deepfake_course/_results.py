@@ -15,6 +15,7 @@ import textwrap
 import time
 import tokenize
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -186,17 +187,24 @@ def code_hash(function) -> str:
         if isinstance(item, type) and issubclass(item, tuple) and hasattr(item, "_fields"):
             parts.append(f"{item.__name__}{item._fields}")  # a namedtuple has no source of its own
             continue
-        source = textwrap.dedent(inspect.getsource(item))
-        tree = ast.parse(source)
-        parts.append(_bare(source, tree))
+        text, names = _read(item)
+        parts.append(text)
         scope = vars(sys.modules[item.__module__])
-        for name in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
+        for name in names:
             value = None if name.startswith("__") else scope.get(name)  # __file__ differs between machines
             if isinstance(value, (bool, int, float, str)):
                 parts.append(f"{name}={value!r}")
             elif hasattr(value, "__qualname__") and (value.__module__ or "").split(".")[0] == package:
                 todo.append(value)
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+
+
+@lru_cache(maxsize=None)
+def _read(item):
+    """The bare source of a function or class and the names in it; most rows reach the same ones, so read once."""
+    source = textwrap.dedent(inspect.getsource(item))
+    tree = ast.parse(source)
+    return _bare(source, tree), sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
 
 
 def _bare(source, tree):

@@ -25,6 +25,7 @@ from .metrics import wilson
 from .plots import style
 from .widgets import Explorer, kept
 from .samples import load_samples, plan_samples
+from .augment import Faces, perturb
 from .intra_database import find_faces
 from .training import Examples, FitSettings, TinyNet, face_examples, fit
 from .mesonet import LargeNet, Meso4, MesoDetector
@@ -313,7 +314,7 @@ def _right(net, x, y, batch=32):
     "Which pictures (b,) a detector is right about."
     with torch.no_grad(), _asked(net):
         said = torch.cat([log_odds(net, part) for part in x.split(batch)])
-    return ((said > 0) == (y == 1)).numpy()
+    return ((said > 0) == (y == 1).to(said.device)).cpu().numpy()
 
 # %% ../nbs/30_attacks.ipynb #24be0177
 def transfer_matrix(
@@ -480,15 +481,16 @@ def _of(net, attack, eps, unseen=False):
     return float(attack_curve(net, *_known(unseen), (eps,), attack)["accuracy"][0])
 
 
-def _seeds(name, values, report=None, **config):
-    return Result("attacks", name, float(np.mean(values)), 16, "sample A (excerpt), learnt from",
-                  min(values), max(values), .5, "MTCNN", report,
-                  {"seeds": np.round(values, 4).tolist()} | config)
+def _seeds(name, values, report=None, weights="Meso4 (trained here)", **config):
+    _, faces, unseen = _case(6, 64)
+    return Result("attacks", name, float(np.mean(values)), len(set(faces.clip[~unseen])),
+                  "sample A (excerpt), learnt from", min(values), max(values), .5,
+                  f"{weights}; MTCNN", report, {"seeds": np.round(values, 4).tolist()} | config)
 
 
-def _pair(name, nets, attack, report=None):
+def _pair(name, nets, attack, report=None, **more_told):
     more = {"clean": (fgsm, 0., False), "unseen": (fgsm, 0., True), "fgsm": (fgsm, 2/255, False)}
-    return _seeds(name, [_of(net, attack, 2/255) for net in nets], report, **{
+    return _seeds(name, [_of(net, attack, 2/255) for net in nets], report, **more_told, **{
         key: [round(_of(net, *how), 4) for net in nets] for key, how in more.items()})
 
 
@@ -515,7 +517,8 @@ def _large(seed):
 @headline(data=_FILES, weights=["weights/coursenet.safetensors"])
 def _large_net():
     nets = [_large(seed) for seed in range(3)]
-    return _pair("LargeNet 64 px, FGSM 2/255", nets, fgsm, "000: .0105")
+    return _pair("LargeNet 64 px, FGSM 2/255", nets, fgsm, "000: .0105",
+                 weights="LargeNet (trained here) on CourseNet (course)")
 
 
 @headline(data=_FILES)
@@ -534,16 +537,9 @@ def save_as(
     "What is left of pictures when they have been a file."
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"JPEG has qualities 1 to 100, not {quality}")
-    imgs = (255*x).round().byte().permute(0, 2, 3, 1).numpy()
-    if quality is not None:
-        imgs = np.stack([_jpeg(img, quality) for img in imgs])
-    return to_batch(imgs)
-
-
-def _jpeg(img, quality):
-    import cv2
-    file = cv2.imencode(".jpg", img[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]
+    if quality is None:
+        return (255*x).round()/255
+    return perturb(Faces(x), "jpeg", value=quality).x
 
 # %% ../nbs/30_attacks.ipynb #15879bc0
 def draw_attack(
@@ -599,13 +595,11 @@ class AttackExplorer(Explorer):
         face:int=0, # Where to start
         eps:float=1., # In 255ths
     ):
-        wide = lambda: dict(style={"description_width": "11em"},
-                            layout=ipywidgets.Layout(width="100%", max_width="36em"))
         controls = {
-            "face": ipywidgets.IntSlider(face, 0, len(x) - 1, description="Face", **wide()),
+            "face": ipywidgets.IntSlider(face, 0, len(x) - 1, description="Face"),
             "attack": ipywidgets.Dropdown(options=["fgsm", "pgd", "deepfool"],
-                                          description="Attack", **wide()),
+                                          description="Attack"),
             "eps": ipywidgets.FloatSlider(eps, min=0, max=8, step=.25,
-                                          description="Epsilon, 255ths", **wide()),
-            "steps": ipywidgets.IntSlider(5, 1, 20, description="Steps", **wide())}
+                                          description="Epsilon, 255ths"),
+            "steps": ipywidgets.IntSlider(5, 1, 20, description="Steps")}
         super().__init__(partial(draw_attack, net=net, x=x, y=y), controls, (6.4, 2.5))

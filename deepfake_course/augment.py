@@ -902,9 +902,7 @@ def _frame_panels(figure, faces):
 
 # %% ../nbs/17_augment.ipynb #8d54b608
 def _menu(description, options, value):
-    return ipywidgets.Dropdown(options=list(options), value=value, description=description,
-                               style={"description_width": "11em"},
-                               layout=ipywidgets.Layout(width="100%", max_width="36em"))
+    return ipywidgets.Dropdown(options=list(options), value=value, description=description)
 
 class _Photos(Explorer):
     "What readers without a kernel see has fewer colours, for the size of the notebook."

@@ -30,7 +30,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from .core import Result, headline, sample, to_batch
 from .metrics import wilson
 from .plots import style
-from .widgets import Explorer, kept, slider
+from .widgets import Explorer, kept, line_up, slider
 from .video import probe, read_frames, resize
 from .faces import crop
 from .samples import load_samples, load_truth, plan_samples
@@ -665,18 +665,14 @@ class ActivationExplorer(Explorer):
                              "name at least one layer")
         self.net, self.ascents = net, {ascent.layer: ascent for ascent in ready}
         self.options = dict(steps=steps, keep=keep) | options
-        wide = lambda: dict( # a layout each: hiding one must not hide the others
-            style={"description_width": "11em"},
-            layout=ipywidgets.Layout(width="100%", max_width="36em"))
-        self.progress = ipywidgets.IntProgress(0, 0, steps, description="Climbing", **wide())
+        self.progress = line_up(ipywidgets.IntProgress(0, 0, steps, description="Climbing"))
         self.progress.layout.visibility = "hidden"
         first = self.ascent(layers[0])
         controls = {"layer": ipywidgets.Dropdown(options=list(layers), value=layers[0],
-                                                 description="Layer", **wide()),
-                    "filter": ipywidgets.IntSlider(0, 0, first.filters.max(), description="Filter",
-                                                   **wide()),
+                                                 description="Layer"),
+                    "filter": ipywidgets.IntSlider(0, 0, first.filters.max(), description="Filter"),
                     "step": ipywidgets.IntSlider(first.steps[-1], 0, first.steps[-1], keep,
-                                                 description="Step", **wide())}
+                                                 description="Step")}
         super().__init__(self._show, controls, (6.4, 2.7))
         self.widget.children = (*self.widget.children, self.progress)
 

@@ -611,11 +611,21 @@ def _judged(how, triplets, head="KNN", weights="course", k=25):
                            rows, x, how, seed) for seed in range(3)]
 
 
-def _row(name, told, seeds, report=None, baseline=.5, weights="CourseNet (course)", data="A",
-         n=24):
+def _row(name, told, seeds, report=None, baseline=.5, weights="CourseNet (course)", data="A"):
     value, low, high = told
-    return Result("metric_learning", name, value, n, f"sample {data} (excerpt)", low, high,
+    return Result("metric_learning", name, value, _clips(), f"sample {data} (excerpt)", low, high,
                   baseline, f"{weights}; MTCNN", report, {"seeds": np.round(seeds, 4).tolist()})
+
+
+def _clips():
+    "How many clips of A are asked."
+    return _faces("A")["path"].nunique()
+
+
+def _share(values):
+    "Mean of shares of right clips, one a seed, with Wilson's interval for one seed's clips."
+    mean, n = float(np.mean(values)), _clips()
+    return mean, *wilson(round(n*mean), n)
 
 
 def _aucs(name, report=None, **which):
@@ -786,8 +796,7 @@ def _table_row(name, report, k, more=False, lstm=False):
                 y, score = clips["label"].to_numpy(), clips["score"].to_numpy()
             right += ((score >= .5) == y).tolist()
         values.append(np.mean(right))
-    told = float(np.mean(values)), *wilson(round(24*float(np.mean(values))), 24)
-    return _row(name, told, values, report, weights="SeparableNet (trained here)",
+    return _row(name, _share(values), values, report, weights="SeparableNet (trained here)",
                 data="A + B" if more else "A")
 
 
@@ -796,8 +805,7 @@ def _right_row(name, how, weights, k):
     for one in _judged(how, True, "KNN", weights, k):
         clips = by_clip(one, one["score"])
         values.append(accuracy(clips["label"], clips["score"]))
-    told = float(np.mean(values)), *wilson(round(24*float(np.mean(values))), 24)
-    return _row(name, told, values, "003: .875 (FaceNet)",
+    return _row(name, _share(values), values, "003: .875 (FaceNet)",
                 weights="dlib 128" if weights == "dlib" else "CourseNet (course)")
 
 
@@ -905,10 +913,10 @@ def draw_triplet(
     parts["far"].set_data(far[~same], np.zeros((~same).sum()))
     parts["band"].set_x(far[p])
     gap = far[n] - far[p]
-    kind = "hard" if gap <= 0 else "semi-hard" if gap <= story.margin else "easy"
+    kind = "a hard" if gap <= 0 else "a semi-hard" if gap <= story.margin else "an easy"
     who, loss = LOOKS[story.y[anchor]]["label"], max(story.margin - gap, 0)
     return (f"Epoch {epoch}: anchor {anchor} ({who}), positive at {far[p]:.3f}, negative at "
-            f"{far[n]:.3f}, a {kind} triplet, loss {loss:.3f}; silhouette of all "
+            f"{far[n]:.3f}, {kind} triplet, loss {loss:.3f}; silhouette of all "
             f"{story.silhouette[epoch]:.3f}.")
 
 
@@ -959,12 +967,10 @@ class TripletExplorer(Explorer):
     def __init__(self,
         story:TripletStory, # From `triplet_story`
     ):
-        wide = lambda: dict(style={"description_width": "11em"},
-                            layout=ipywidgets.Layout(width="100%", max_width="36em"))
         controls = {
-            "epoch": ipywidgets.IntSlider(0, 0, len(story.emb) - 1, description="Epoch", **wide()),
+            "epoch": ipywidgets.IntSlider(0, 0, len(story.emb) - 1, description="Epoch"),
             "anchor": ipywidgets.Dropdown(
                 options=[(f"{k}: {LOOKS[label]['label']}, {name.split('/')[-1]}", k)
                          for k, (label, name) in enumerate(zip(story.y, story.names))],
-                value=0, description="Anchor", **wide())}
+                value=0, description="Anchor")}
         super().__init__(partial(draw_triplet, story=story), controls, (8, 3.4), 80)

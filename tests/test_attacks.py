@@ -3,6 +3,7 @@ import json
 from copy import deepcopy
 from functools import partial
 
+import foolbox
 import numpy as np
 import pytest
 import torch
@@ -58,13 +59,17 @@ def torchattacks():
 # independent libraries
 
 
-def test_fgsm_is_that_of_torchattacks_and_foolbox(net, case):
-    (x, y), two = case, TwoLogits(net)
-    ours = fgsm(net, x, y, 2 / 255)
-    fb = pytest.importorskip("foolbox")
-    theirs = fb.attacks.LinfFastGradientAttack(random_start=False)(fb.PyTorchModel(two, bounds=(0, 1)), x, y, epsilons=2 / 255)[1]
-    assert (ours - theirs).abs().max() <= 1e-6
-    assert (ours - torchattacks().FGSM(two, eps=2 / 255)(x, y)).abs().max() <= 1e-6
+def test_fgsm_is_that_of_foolbox(net, case):
+    x, y = case
+    model = foolbox.PyTorchModel(TwoLogits(net), bounds=(0, 1))
+    theirs = foolbox.attacks.LinfFastGradientAttack(random_start=False)(model, x, y, epsilons=2 / 255)[1]
+    assert (fgsm(net, x, y, 2 / 255) - theirs).abs().max() <= 1e-6
+
+
+def test_fgsm_is_that_of_torchattacks(net, case):
+    x, y = case
+    theirs = torchattacks().FGSM(TwoLogits(net), eps=2 / 255)(x, y)
+    assert (fgsm(net, x, y, 2 / 255) - theirs).abs().max() <= 1e-6
 
 
 def test_pgd_is_that_of_torchattacks_from_the_same_start(net, case):
@@ -77,29 +82,33 @@ def test_pgd_is_that_of_torchattacks_from_the_same_start(net, case):
 
 def test_pgd_is_that_of_foolbox_from_the_same_start(net, case):
     x, y = case
-    fb = pytest.importorskip("foolbox")
-    model = fb.PyTorchModel(TwoLogits(net), bounds=(0, 1))
-    for norm, eps, kind in (("inf", 4 / 255, fb.attacks.LinfPGD), ("2", 1.0, fb.attacks.L2PGD)):
+    model = foolbox.PyTorchModel(TwoLogits(net), bounds=(0, 1))
+    for norm, eps, kind in (("inf", 4 / 255, foolbox.attacks.LinfPGD), ("2", 1.0, foolbox.attacks.L2PGD)):
         theirs = kind(abs_stepsize=eps / 4, steps=8, random_start=False)(model, x, y, epsilons=eps)[1]
         assert (pgd(net, x, y, eps, eps / 4, 8, norm, None) - theirs).abs().max() <= 1e-6
 
 
-def test_deepfool_flips_the_same_with_the_same_lengths(net, case):
+def by_foolbox(two, x, y):
+    attack = foolbox.attacks.L2DeepFoolAttack(steps=50, overshoot=0.02, loss="logits")
+    return attack(foolbox.PyTorchModel(two, bounds=(0, 1)), x, y, epsilons=None)[1]
+
+
+def by_torchattacks(two, x, y):
+    return torchattacks().DeepFool(two)(x, y)
+
+
+@pytest.mark.parametrize("library, own", [(by_torchattacks, 0), (by_foolbox, 3e-4)])  # foolbox adds 1e-4 to each step
+def test_deepfool_flips_the_same_with_the_same_lengths(net, case, library, own):
     (x, y), two = case, TwoLogits(net)
     y = y.clone()
     y[3] = 1 - y[3]  # one that is wrong already stays as it is
-    ours = deepfool(net, x, y)
+    ours, theirs = deepfool(net, x, y), library(two, x, y)
     assert torch.equal(ours[3], x[3])
-    length = (ours - x).flatten(1).norm(dim=1)
-    fb = pytest.importorskip("foolbox")
-    attack = fb.attacks.L2DeepFoolAttack(steps=50, overshoot=0.02, loss="logits")
-    moved, own = length > 0, 3e-4  # foolbox makes every step longer by 1e-4
-    for theirs, more in ((torchattacks().DeepFool(two)(x, y), 0),
-                         (attack(fb.PyTorchModel(two, bounds=(0, 1)), x, y, epsilons=None)[1], own)):
-        with torch.no_grad():
-            assert torch.equal(net(ours) > 0, net(theirs) > 0)
-        other = (theirs - x).flatten(1).norm(dim=1)
-        assert ((other - length).abs() <= 0.01 * length + more)[moved].all() and (other[~moved] == 0).all()
+    length, other = ((made - x).flatten(1).norm(dim=1) for made in (ours, theirs))
+    moved = length > 0
+    with torch.no_grad():
+        assert torch.equal(net(ours) > 0, net(theirs) > 0)
+    assert ((other - length).abs() <= 0.01 * length + own)[moved].all() and (other[~moved] == 0).all()
 
 
 # properties

@@ -102,20 +102,20 @@ ROWS = [
         wait=180,
     ),
     Row(
-        notebook="30_attacks.ipynb",
-        slider="Epsilon, 255ths",
-        key="ArrowRight",
-        figures=r"([\d.]+) after, .* largest change ([\d.]+) levels, length ([\d.]+)",
-        shown=r"epsilon ([\d.]+)/255",
-        wait=180,
-    ),
-    Row(
         notebook="26_metric_learning.ipynb",
         slider="Epoch",
         key="ArrowRight",
         figures=r"positive at ([\d.]+), negative at ([\d.]+), .* silhouette of all (-?[\d.]+)",
         shown=r"Epoch (\d+):",
         wait=240,
+    ),
+    Row(
+        notebook="30_attacks.ipynb",
+        slider="Epsilon, 255ths",
+        key="ArrowRight",
+        figures=r"([\d.]+) after, .* largest change ([\d.]+) levels, length ([\d.]+)",
+        shown=r"epsilon ([\d.]+)/255",
+        wait=180,
     ),
 ]
 ROOMS = ["lab", "voila"]
