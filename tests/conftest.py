@@ -38,13 +38,10 @@ def _restore_cache():
 
 def pytest_terminal_summary(terminalreporter, config):
     "Seconds per lesson, slowest first: printed, never asserted."
-    for kind in ("path", "modules"):
-        rows = sorted(((s, name) for k, name, s in config.stash[TIMES] if k == kind), reverse=True)
-        if rows:
-            text = ", ".join(
-                f"{name.removesuffix('.ipynb')} {seconds:.0f}" for seconds, name in rows
-            )
-            terminalreporter.write_line(f"seconds a lesson, {kind}: {text}")
+    rows = sorted(((seconds, name) for name, seconds in config.stash[TIMES]), reverse=True)
+    if rows:
+        text = ", ".join(f"{name.removesuffix('.ipynb')} {seconds:.0f}" for seconds, name in rows)
+        terminalreporter.write_line(f"seconds a lesson, two at a time: {text}")
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +67,7 @@ def real():
 
 @pytest.fixture(scope="session")
 def lesson_times(request):
-    "List of (kind, lesson, seconds) that ends up in the summary."
+    "List of (lesson, seconds) that ends up in the summary."
     return request.config.stash[TIMES]
 
 

@@ -474,7 +474,7 @@ def magics(lesson):
 @check
 def undefined(lesson):
     """Names that exported code uses and no exported cell defines: they leak in from plain cells.
-    `tests/test_modules.py` sees this by running; here branches that never run are read too."""
+    `tests/test_path.py` sees this by running; here branches that never run are read too."""
     if any(_broken(cell) for cell in lesson.exported):
         return
     defined, used = set(dir(builtins)), {}

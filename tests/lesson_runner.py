@@ -1,6 +1,6 @@
 """Run lessons in processes of their own, in copies of the project.
 
-`test_path.py` and `test_modules.py` use it. As a script, `lesson_runner.py NOTEBOOK ROOT`, it is
+`test_path.py` uses it. As a script, `lesson_runner.py NOTEBOOK ROOT`, it is
 that process: it runs one notebook with nbdev's own test function and with the package in ROOT.
 """
 

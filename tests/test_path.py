@@ -1,19 +1,26 @@
-"""Each lesson stands on the lower numbers alone, and the library is what the lessons export.
+"""Each lesson stands on the lower numbers, and the library is what the lessons export.
 
-Every notebook runs in a process of its own, in a temporary project whose package holds the modules
-of the lower numbers and nothing else; not even the lesson's own module is there. Since an export
-reads a notebook without running it, the modules can be made first and the lessons run two at a
-time. The hand-written modules (`__init__.py`, `_guard.py`, `_cli.py` and the other names with an
+`nbdev_test` runs every notebook as it is. Here each runs once more, in a process and a temporary
+project of its own, and two things are different. The package holds the modules of the lesson's
+number and below, exported anew, and nothing else. And the exported cells are replaced by the
+module they make: a name that only a plain cell defines is at hand in the notebook and missing in
+the library, so `nbdev_test` says Success and whoever imports the module gets a `NameError`. The
+first exported cell brings in everything that the module holds, the others are empty, the rest runs
+as it is; a function finds its names in its own module, so a leak shows. (That a lesson imports its
+own module is seen without running, by the `upward` rule of `lesson_checks.py`.)
+
+The hand-written modules (`__init__.py`, `_guard.py`, `_cli.py` and the other names with an
 underscore) are machinery, not lessons: they are copied in at the start. In the end the temporary
 package must equal the committed one byte by byte, `_modidx.py` and `__init__.py` included.
 """
 
+import json
 import re
 import shutil
 
 import pytest
 from fixtures import tiny
-from lesson_checks import PACKAGE, lesson_files
+from lesson_checks import PACKAGE, from_dict, lesson_files
 from lesson_runner import (
     copy_project,
     export_all,
@@ -27,6 +34,9 @@ from lesson_runner import (
 
 ROOT = tiny.ROOT
 LESSONS = [p.name for p in lesson_files(ROOT / "nbs")]
+BRING_IN = """import {package}.{module} as _module
+globals().update({{k: v for k, v in vars(_module).items() if not k.startswith("__")}})
+del _module"""
 
 
 def fresh_export(root, target):
@@ -37,14 +47,27 @@ def fresh_export(root, target):
     return fresh
 
 
-def run_on_lower(fresh, notebook, target):
-    "Run one lesson where only the modules of the lower numbers exist."
+def with_module(nb, module):
+    "Notebook JSON whose exported cells are replaced by the module."
+    new, first = json.loads(json.dumps(nb)), True
+    for raw, cell in zip(new["cells"], from_dict(nb, f"00_{module}.ipynb").cells):
+        if cell.exported:
+            raw["source"] = BRING_IN.format(package=PACKAGE, module=module) if first else ""
+            first = False
+    return new
+
+
+def run_alone(fresh, notebook, target):
+    "Run one lesson against its module, where only the modules of its number and below exist."
     place = copy_project(fresh, target, data=link)
-    for lower in lesson_files(fresh / "nbs"):
-        if lower.name < notebook:
-            module = fresh / PACKAGE / f"{lower.stem.partition('_')[2]}.py"
+    for lesson in lesson_files(fresh / "nbs"):
+        if lesson.name <= notebook:
+            module = fresh / PACKAGE / f"{lesson.stem.partition('_')[2]}.py"
             if module.is_file():
                 shutil.copy2(module, place / PACKAGE)
+    path = place / "nbs" / notebook
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(with_module(nb, path.stem.partition("_")[2])), encoding="utf-8")
     return run_lesson(place, notebook)
 
 
@@ -56,18 +79,26 @@ def run_problem(outcome):
         return f"{name} leaves {left} behind: write to a temporary folder or to cache_dir()"
     if outcome.ok:
         return ""
-    missing = re.search(rf"No module named '{PACKAGE}\.(\w+)'", outcome.error)
-    missing = missing or re.search(rf"cannot import name '(\w+)' from '{PACKAGE}'", outcome.error)
-    if missing and missing[1] == own:
-        why = f"it imports its own module {PACKAGE}.{own}: use the names defined in its cells"
-    elif missing:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", outcome.error)
+    missing = re.search(rf"No module named '{PACKAGE}\.(\w+)'", text)
+    missing = missing or re.search(rf"cannot import name '(\w+)' from '{PACKAGE}'", text)
+    leaked = re.search(r"NameError: name '(\w+)' is not defined", text)
+    if missing:
         why = (
             f"it imports {PACKAGE}.{missing[1]}, which no lower number makes: "
             "move the code down, or renumber the lessons"
         )
+    elif leaked:
+        why = (
+            f"{leaked[1]} is missing in {PACKAGE}/{own}.py: define or import it in an exported "
+            "cell, a plain cell does not reach the library"
+        )
     else:
-        why = "run it alone, top to bottom, in a new kernel: does it need what another lesson set?"
-    return f"{name} fails with only the lessons below it: {why}\n{tail(outcome.error)}"
+        why = (
+            "run it alone, top to bottom, in a new kernel. If it passes there, look for what "
+            "another lesson sets, or for a plain cell that changes an exported name"
+        )
+    return f"{name} fails alone, on its module and the lessons below it: {why}\n{tail(text)}"
 
 
 def package_problems(root, fresh):
@@ -105,10 +136,13 @@ def fresh(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(fresh):
-    folder = fresh.parent
+def runs(fresh, request):
+    "Futures of the lessons that this session asks for (`-k` narrows them), two at a time."
+    tests = [item for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
+    asked = {test.callspec.params["name"] for test in tests}
     return start_all(
-        lambda name: run_on_lower(fresh, name, folder / name.removesuffix(".ipynb")), LESSONS
+        lambda name: run_alone(fresh, name, fresh.parent / name.removesuffix(".ipynb")),
+        [name for name in LESSONS if name in asked],
     )
 
 
@@ -118,9 +152,9 @@ def test_package_is_a_fresh_export(fresh):
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_lesson_stands_on_lower_numbers(name, runs, lesson_times):
+def test_lesson_stands_on_its_module_and_the_lower_numbers(name, runs, lesson_times):
     outcome = runs[name].result()
-    lesson_times.append(("path", name, outcome.seconds))
+    lesson_times.append((name, outcome.seconds))
     assert not run_problem(outcome), run_problem(outcome)
 
 
@@ -131,7 +165,7 @@ def run_tiny(root, tmp_path):
     made = fresh_export(root, tmp_path / "fresh")
     names = [p.name for p in lesson_files(root / "nbs")]
     runs = start_all(
-        lambda name: run_on_lower(made, name, tmp_path / name.removesuffix(".ipynb")), names
+        lambda name: run_alone(made, name, tmp_path / name.removesuffix(".ipynb")), names
     )
     return [run_problem(runs[name].result()) for name in names]
 
@@ -144,15 +178,6 @@ def bend_upward(root):
 
 def bend_upward_exported(root):
     tiny.edit(root, "00_first", "import math", f"import math\nfrom {PACKAGE} import second")
-
-
-def bend_own_module(root):
-    tiny.edit(
-        root,
-        "01_second",
-        "assert twice_area(2)",
-        f"from {PACKAGE}.second import twice_area\nassert twice_area(2)",
-    )
 
 
 def bend_state(root):
@@ -177,17 +202,59 @@ def bend_litter(root):
     )
 
 
+def bend_leaked_import(root):
+    "`math` is imported in the plain cell only; the notebook does not mind."
+    tiny.edit(root, "00_first", "#| export\nimport math", "import math")
+
+
+def bend_leaked_constant(root):
+    tiny.edit(root, "01_second", "import math", "import math\nDISCS = 2")
+    tiny.edit(root, "01_second", "return 2*area(r)", "return DISCS*area(r)")
+
+
+def bend_leaked_in_a_branch(root):
+    "The lesson's refusal test reaches the branch."
+    tiny.edit(
+        root, "00_first", "return math.pi", "if r<0: raise ValueError(MESSAGE)\n    return math.pi"
+    )
+    tiny.edit(
+        root,
+        "00_first",
+        "assert abs",
+        "from fastcore.test import expect_fail\nMESSAGE = 'r < 0'\n"
+        "with expect_fail(ValueError, 'r < 0'): area(-1)\nassert abs",
+    )
+
+
+def bend_plain_change(root):
+    "A plain cell changes an exported name: the notebook's function sees it, the module's does not."
+    tiny.edit(root, "01_second", "import math", "import math\nfrom fastcore.test import test_eq")
+    tiny.edit(
+        root,
+        "01_second",
+        "assert twice_area(2)",
+        "kept, area = area, lambda r: 1\ntest_eq(twice_area(3), 2)\narea = kept\nassert twice_area(2)",
+    )
+
+
 RUNS = [  # bend, words in the problem of 00_first, words in the problem of 01_second
     (None, (), ()),
     (bend_upward, ["00_first.ipynb", f"{PACKAGE}.second", "no lower number makes", "renumber"], ()),
     (
         bend_upward_exported,
         ["00_first.ipynb", f"{PACKAGE}.second", "no lower number makes"],
-        ["01_second.ipynb"],
+        (),
     ),
-    (bend_own_module, (), ["01_second.ipynb", "its own module"]),
     (bend_state, (), ["01_second.ipynb", "TINY_UNIT", "new kernel"]),
     (bend_litter, (), ["01_second.ipynb", "nbs/notes.txt", "temporary folder"]),
+    (
+        bend_leaked_import,
+        ["00_first.ipynb", "math is missing in deepfake_course/first.py", "exported cell"],
+        ["01_second.ipynb"],
+    ),
+    (bend_leaked_constant, (), ["01_second.ipynb", "DISCS is missing in deepfake_course/second.py"]),
+    (bend_leaked_in_a_branch, ["00_first.ipynb", "MESSAGE"], ()),
+    (bend_plain_change, (), ["01_second.ipynb", "a plain cell that changes an exported name"]),
 ]
 
 
@@ -292,3 +359,29 @@ def test_machinery_is_copied_and_nothing_else(tiny_course, tmp_path):
     names = {p.name for p in (copy / PACKAGE).iterdir()}
     assert names == set(machinery(root / PACKAGE)) == {"__init__.py", "_tools.py"}
     assert [p.name for p in (copy / "nbs").iterdir()] == ["00_first.ipynb", "01_second.ipynb"]
+
+
+@pytest.mark.parametrize(
+    "bend,lesson", [(bend_leaked_import, "00_first.ipynb"), (bend_plain_change, "01_second.ipynb")]
+)
+def test_a_leak_passes_the_notebook(bend, lesson, tiny_course, tmp_path):
+    "The control: nbdev's own test of the notebook sees nothing."
+    root = tiny_course()
+    bend(root)
+    tiny.export(root)
+    place = copy_project(root, tmp_path / "place", package="whole")
+    assert run_lesson(place, lesson).ok
+
+
+def test_only_exported_cells_are_replaced():
+    nb = tiny.notebook(tiny.FIRST)
+    new = with_module(nb, "first")
+    changed = [
+        i
+        for i, (a, b) in enumerate(zip(nb["cells"], new["cells"]))
+        if "".join(a["source"]) != b["source"] and a != b
+    ]
+    assert changed == [2, 3]
+    assert (
+        f"import {PACKAGE}.first" in new["cells"][2]["source"] and new["cells"][3]["source"] == ""
+    )
