@@ -31,6 +31,11 @@ samples_app = typer.Typer(
     epilog="Example: deepfake-course samples check A B --size small",
 )
 app.add_typer(samples_app, name="samples")
+assignments_app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Assignments for a class: hand out, collect, grade, give back.",
+    epilog="Example: deepfake-course assignments release intra_database --class my_class",
+)
+app.add_typer(assignments_app, name="assignments")
 Sampling = Enum("Sampling", {name: name for name in ("even", "first", "every")})
 Method = Enum("Method", {name: name for name in ("mtcnn", "dlib", "viola_jones")})
 Which = Enum("Which", {name: name for name in ("largest", "central", "all")})
@@ -659,6 +664,186 @@ def samples_train_swap(
         _print_json([row])
     else:
         _print_table([row], list(row))
+
+
+Class = Annotated[Path, typer.Option("--class", metavar="DIR", help="Class folder: one a class and year.")]
+HOMEWORK = ("intra_database", "inter_database", "transfer_learning", "metric_learning", "attacks")
+Task = Enum("Task", {name: name for name in HOMEWORK})
+Tasks = Annotated[Optional[list[Task]], typer.Argument(metavar="[NAME]...", help=f"{', '.join(HOMEWORK)}; all by default.")]
+Unsafe = Annotated[bool, typer.Option("--unsafe", help="Run students' code without a sandbox, with your rights.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Sandboxes at a time.")]
+
+
+def _tasks(names):
+    return [name.value for name in names or Task]
+
+
+def _each(names, folder, work):
+    """Rows of all assignments asked for, or of all that have been collected."""
+    there = {path.stem for path in Path(folder).glob("collected/*.json")}
+    chosen = _tasks(names) if names else [name for name in HOMEWORK if name in there]
+    if not chosen:
+        raise ValueError(f"nothing has been collected in {folder} yet: `deepfake-course assignments collect` comes first")
+    return [row for name in chosen for row in work(name)]
+
+
+@assignments_app.command("release", epilog="Example: deepfake-course assignments release intra_database --due 2027-01-15T18:00")
+@friendly
+def assignments_release(
+    names: Tasks = None,
+    folder: Class = Path("class"),
+    due: Annotated[Optional[str], typer.Option(metavar="TIME", help="As 2027-01-15T18:00, in this computer's time zone.")] = None,
+    json_: Json = False,
+):
+    """Write the students' copies, without solutions and hidden tests, into DIR/release."""
+    from datetime import datetime
+
+    from . import _classroom
+
+    try:
+        moment = datetime.fromisoformat(due).astimezone() if due else None
+    except ValueError:
+        raise typer.BadParameter(f"a time is written as 2027-01-15T18:00, not {due!r}", param_hint="'--due'") from None
+    rows = _classroom.release(folder, _tasks(names), moment)
+    _print_json(rows) if json_ else _print_table(rows, ["assignment", "due", "file"])
+
+
+@assignments_app.command("collect", epilog="Example: deepfake-course assignments collect intra_database downloads/moodle.zip")
+@friendly
+def assignments_collect(
+    name: Annotated[Task, typer.Argument(metavar="NAME", help=f"One of {', '.join(HOMEWORK)}.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Folders or zip files of submissions.")],
+    folder: Class = Path("class"),
+    replace: Annotated[bool, typer.Option("--replace", help="Who handed in before: the new file counts.")] = False,
+    json_: Json = False,
+):
+    """Take submissions in: a folder with one notebook or folder a student, or an LMS's zip. Nothing vanishes."""
+    from . import _classroom
+
+    rows = _classroom.collect(folder, name.value, paths, replace)
+    shown = [{**row, "notes": "; ".join([row["problem"]] * bool(row["problem"]) + row["notes"])} for row in rows]
+    _print_json(rows) if json_ else _print_table(shown, ["student", "status", "file", "notes"])
+    faults = sum(row["status"] == "error" for row in rows)
+    if faults:
+        _tell(f"{faults} of {len(rows)} files cannot be graded, see above; the others can")
+        raise typer.Exit(1)
+
+
+@assignments_app.command("grade", epilog="Example: deepfake-course assignments grade intra_database --jobs 2")
+@friendly
+def assignments_grade(names: Tasks = None, folder: Class = Path("class"), jobs: Jobs = 2, unsafe: Unsafe = False,
+                      json_: Json = False):
+    """Grade what was collected: student code in a sandbox, hidden tests in another process, marks into nbgrader."""
+    from . import _classroom
+
+    def progress(done, count):
+        if sys.stderr.isatty():
+            typer.echo(f"\r{done}/{count} ", nl=done == count, err=True)
+
+    rows = _each(names, folder, lambda name: _classroom.grade(folder, name, jobs, unsafe, progress))
+    if json_:
+        _print_json(rows)
+    else:
+        _print_table(rows, ["assignment", "student", "code", "seconds", "problem"])
+
+
+@assignments_app.command("feedback", epilog="Example: deepfake-course assignments feedback intra_database")
+@friendly
+def assignments_feedback(names: Tasks = None, folder: Class = Path("class"), json_: Json = False):
+    """Write a page for each student with their work, their marks and your comments, into DIR/feedback."""
+    from . import _classroom
+
+    rows = _each(names, folder, lambda name: _classroom.feedback(folder, name))
+    _print_json(rows) if json_ else _print_table(rows, ["assignment", "student", "file", "problem"])
+
+
+@assignments_app.command("export", epilog="Example: deepfake-course assignments export --out grades.csv")
+@friendly
+def assignments_export(
+    folder: Class = Path("class"),
+    out: Annotated[Optional[Path], typer.Option(metavar="FILE", help="DIR/grades.csv by default.")] = None,
+    json_: Json = False,
+):
+    """Write grades as CSV: a row for every file that came in, with its points or why it has none."""
+    from . import _classroom
+
+    rows = _classroom.export(folder, out)
+    if json_:
+        _print_json(rows)
+    else:
+        _print_table(rows, ["assignment", "student", "status", "points", "max", "to_mark", "late", "problem"])
+
+
+@assignments_app.command("prove", epilog="Example: deepfake-course assignments prove intra_database --json")
+@friendly
+def assignments_prove(names: Tasks = None, unsafe: Unsafe = False, json_: Json = False):
+    """Prove the graders: for each exercise the untouched release scores 0, the solution all, wrong answers nothing."""
+    from . import _classroom, _grader
+
+    rows = [row for name in _tasks(names) for row in _grader.prove(
+        _classroom.source(name), _classroom.wrong(name), unsafe)]
+    faults = [f"{row['assignment']}, {row['exercise']}: {text}" for row in rows if (text := _grader.unproven(row))]
+    keys = ("assignment", "exercise", "release", "solution", "full", "mutants")
+    if json_:
+        _print_json([{key: row[key] for key in keys} for row in rows])
+    else:
+        _print_table([{**row, "wrong answers": len(row["mutants"]), "of them score": sum(
+            one["score"] > 0 for one in row["mutants"])} for row in rows], [*keys[:-1], "wrong answers", "of them score"])
+    for fault in faults:
+        _tell(fault)
+    if faults:
+        raise typer.Exit(1)
+
+
+@assignments_app.command("validate", epilog="Example: deepfake-course assignments validate intra_database.ipynb")
+@friendly
+def assignments_validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Your notebook.")],
+    json_: Json = False,
+):
+    """For students: run your notebook from the top in a new process, and say what its tests say."""
+    from . import _classroom
+
+    rows = _classroom.validate(file)
+    if json_:
+        _print_json(rows)
+    for row in [] if json_ else rows:
+        typer.echo(f"{'ok  ' if row['ok'] else 'not yet'}  {row['exercise']} ({row['points']:g} points)"
+                   + (f"\n         {row['message']}" if row["message"] else ""))
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+@assignments_app.command("rehearse", epilog="Example: deepfake-course assignments rehearse intra_database --students 30")
+@friendly
+def assignments_rehearse(
+    names: Tasks = None,
+    folder: Annotated[Path, typer.Option("--class", metavar="DIR", help="A folder that does not exist yet.")] = Path("rehearsal"),
+    students: Annotated[int, typer.Option(min=3, help="Synthetic students.")] = 30,
+    jobs: Jobs = 2,
+    unsafe: Unsafe = False,
+    json_: Json = False,
+):
+    """Time everything with a class that does not exist: right, wrong and untouched notebooks, whose marks are known."""
+    from . import _classroom
+
+    if folder.exists():
+        raise typer.BadParameter(f"{folder} is there already; name a new folder", param_hint="'--class'")
+    rows = _classroom.rehearse(folder, _tasks(names), students, jobs, unsafe, lambda row: None)
+    columns = ["assignment", "students", "collect", "grade", "feedback", "seconds", "right marks"]
+    _print_json(rows) if json_ else _print_table(rows, columns)
+    if any(row["right marks"] != students for row in rows):
+        _tell("not every mark is what the submission deserves")
+        raise typer.Exit(1)
+
+
+@assignments_app.command("data", hidden=True)
+@friendly
+def assignments_data(out: Annotated[Path, typer.Option(metavar="FILE", help="Gets the numbers.")]):
+    """Make data_samples/classroom.npz anew (minutes)."""
+    from ._homework import make_data
+
+    make_data(out)
 
 
 def _databases(names):
