@@ -332,14 +332,14 @@ class Bench:
         return _checked(answer["ok"], len(sources))
 
     def attempt(self, code, rest):
-        """Score and message of one exercise when its gap holds `code`; `rest`: the cells up to its test."""
+        """One exercise when its gap holds `code`; `rest`: the cells up to its test. Verdict, what hidden tests alone
+        say, and the error that the gap's cell itself raises."""
         self.worker.call({"do": "fork"}, ASK_SECONDS)
-        cells = [code, *(visible(text(cell)) for cell in rest)]
-        ran, test = self.run(cells), rest[-1]
-        (verdict,) = _judge({"cells": [test]}, [ran[-1]], self.assignment, self.asked)
-        failed = _failure(ran[0])
+        ran = self.run([code, *(visible(text(cell)) for cell in rest)])
+        (verdict,) = _judge({"cells": rest[-1:]}, ran[-1:], self.assignment, self.asked)
+        (unseen,) = _judge({"cells": rest[-1:]}, [[]], self.assignment, self.asked)
         self.worker.call({"do": "end"}, ASK_SECONDS)
-        return verdict, failed
+        return verdict, unseen.message, _failure(ran[0])
 
 
 def prove(source: Path, wrong: Path, unsafe: bool = False, student: str = "proof") -> list[dict]:
@@ -368,17 +368,14 @@ def prove(source: Path, wrong: Path, unsafe: bool = False, student: str = "proof
 
 
 def _prove_one(bench, name, gap, rest, stub, mutants):
-    def score(code):
-        verdict, failed = bench.attempt(code, rest)
-        return verdict.score, failed or verdict.message
-
-    row = {"assignment": bench.assignment, "exercise": name, "release": score(stub)[0]}
-    row["solution"], row["why"] = score(text(gap))
-    row["full"] = float(meta(rest[-1])["points"])
-    row["mutants"] = []
+    row = {"assignment": bench.assignment, "exercise": name, "release": bench.attempt(stub, rest)[0].score}
+    verdict, _, failed = bench.attempt(text(gap), rest)
+    row |= {"solution": verdict.score, "why": failed or verdict.message, "full": verdict.points, "mutants": []}
     for title, code in mutants:
-        verdict, failed = bench.attempt(code, rest)
-        row["mutants"].append({"name": title, "score": verdict.score, "message": verdict.message, "raises": failed})
+        verdict, unseen, failed = bench.attempt(code, rest)
+        raised = failed or next((said for said in (verdict.message, unseen) if " raises " in said), "")
+        row["mutants"].append({"name": title, "score": verdict.score, "message": verdict.message, "hidden": unseen,
+                               "raises": raised})
     return row
 
 
@@ -389,8 +386,13 @@ def unproven(row: dict) -> str:
         found.append(f"the untouched release scores {row['release']:g}")
     if row["solution"] != row["full"]:
         found.append(f"the solution scores {row['solution']:g} of {row['full']:g} ({row['why']})")
-    found += [f"the wrong answer {one['name']!r} scores {one['score']:g}" for one in row["mutants"] if one["score"]]
-    found += [f"the wrong answer {one['name']!r} does not run: {one['raises']}" for one in row["mutants"] if one["raises"]]
+    for one in row["mutants"]:
+        if one["score"]:
+            found.append(f"the wrong answer {one['name']!r} scores {one['score']:g}")
+        if not one["hidden"]:
+            found.append(f"the wrong answer {one['name']!r} passes the hidden tests, and visible ones can be tampered with")
+        if one["raises"]:
+            found.append(f"the wrong answer {one['name']!r} does not run: {one['raises']}")
     if len(row["mutants"]) < 3:
         found.append(f"there are {len(row['mutants'])} wrong answers, three are needed")
     return "; ".join(found)

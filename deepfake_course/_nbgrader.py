@@ -5,14 +5,20 @@ and the formgrader in JupyterLab do the same.
 """
 import json
 import os
+import sysconfig
+import warnings
 from pathlib import Path
 
+import alembic
+import sqlalchemy.exc
 from nbformat import from_dict
 from nbgrader.preprocessors import (
     AssignLatePenalties, CheckCellMetadata, LimitOutput, NbGraderPreprocessor, SaveAutoGrades,
 )
 
 from . import _grader
+
+warnings.filterwarnings("ignore", category=sqlalchemy.exc.SAWarning)  # nbgrader 0.9.6 on SQLAlchemy 2.1: harmless
 
 CONFIG = """# Read by nbgrader and by `deepfake-course assignments`, in this folder.
 from deepfake_course._nbgrader import configure
@@ -47,6 +53,10 @@ def api(folder: Path):
     from nbgrader.apps import NbGraderAPI
     from traitlets.config.loader import PyFileConfigLoader
 
+    # nbgrader starts `alembic` by its bare name, which an environment that is not activated does not find.
+    places = [sysconfig.get_path("scripts"), str(Path(alembic.__file__).parents[1] / "bin")]
+    path = os.environ.get("PATH", "").split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([*path, *(place for place in places if place not in path)])
     config = PyFileConfigLoader("nbgrader_config.py", path=str(folder)).load_config()
     config.CourseDirectory.root = str(folder)
     config.NbGraderAPI.log_level = config.Application.log_level = "ERROR"
