@@ -23,7 +23,7 @@ from pathlib import Path
 
 from . import _grader
 from ._grader import is_test, meta, text
-from ._homework import student_id
+from ._homework import check_data, student_id
 from ._sandbox import Refused, why_not
 from .core import atomic_write
 
@@ -349,6 +349,7 @@ def grade(folder: Path, name: str, jobs: int = 2, unsafe: bool = False, progress
     if not unsafe and (why := why_not()):
         raise Refused(f"{why}. To run students' code without a sandbox, with your rights, add --unsafe")
     folder = _class_folder(folder, name)
+    check_data()
     record = folder / "collected" / f"{name}.json"
     rows = [row for row in (_read(record) if record.is_file() else []) if row["status"] == "in"]
     if not rows:

@@ -344,6 +344,7 @@ class Bench:
 
 def prove(source: Path, wrong: Path, unsafe: bool = False, student: str = "proof") -> list[dict]:
     """For each exercise of an assignment: what the release, the solution and typical wrong answers score."""
+    _homework.check_data()
     nb = json.loads(source.read_text(encoding="utf-8"))
     assignment, mutants, empty = source.stem, read_mutants(wrong), release(nb)
     bench, rows, before = Bench(nb, assignment, student, unsafe), [], []

@@ -32,6 +32,11 @@ def _data():
         return {name: file[name] for name in file.files}
 
 
+def check_data() -> None:
+    """Raise if the course's own data are missing or damaged: that must not cost students points."""
+    _data()
+
+
 class Homework:
     """Data and constants of one student in one assignment."""
 
