@@ -253,3 +253,10 @@ def _optional():
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     yield _row("Chromium", browser or "missing", browser, False,
                "only the browser tests need it: `sudo apt install chromium` on Debian or Ubuntu")
+    from ._sandbox import why_not
+
+    why = why_not()
+    yield _row("sandbox", "cannot run" if why else "bubblewrap", not why, False, f"only grading needs it: {why}")
+    found = importlib.util.find_spec("nbgrader") is not None
+    yield _row("nbgrader", version("nbgrader") if found else "missing", found, False,
+               "only teachers need it: python -m pip install 'nbgrader>=0.9.5,<0.10'")

@@ -42,6 +42,7 @@ class TwoProcesses(NbGraderPreprocessor):
 def configure(c) -> None:
     """The course's settings, written into a traitlets configuration."""
     c.CourseDirectory.course_id = "deepfake_course"
+    c.HTMLExporter.sanitize_html = True  # a script in a student's Markdown must not run in a teacher's browser
     c.ClearSolutions.code_stub = {"python": _grader.STUB}
     c.ClearSolutions.text_stub = "*Your answer here.*"
     c.Autograde.autograde_preprocessors = [TwoProcesses, LimitOutput, SaveAutoGrades, AssignLatePenalties,

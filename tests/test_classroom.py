@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import time
 import unicodedata
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deepfake_course import _classroom, _grader, _sandbox
-from deepfake_course._cli import app
+from deepfake_course import _classroom, _grader, _homework, _sandbox
+from deepfake_course._cli import app, assignments_app
 from deepfake_course._grader import is_test, meta, text
 from deepfake_course._homework import student_id
 
@@ -73,6 +74,21 @@ def folder(handed_out, tmp_path):
     return Path(shutil.copytree(handed_out, tmp_path / "my class"))
 
 
+def entry(nb, bend):
+    nb = json.loads(json.dumps(nb))
+    bend(nb)
+    return nb
+
+
+def script(nb):
+    "An answer in words with more in it than words, and an output that is a page."
+    for cell in nb["cells"]:
+        if meta(cell).get("solution") and cell["cell_type"] == "markdown":
+            cell["source"] += "\n\n<script>alert(17)</script><img src=x onerror=alert(18)>"
+    page = "from IPython.display import HTML, display\ndisplay(HTML('<script>alert(19)</script>'))"
+    nb["cells"].append({"cell_type": "code", "id": "page", "source": page, "metadata": {}, "outputs": [], "execution_count": None})
+
+
 # The whole way
 
 
@@ -82,7 +98,7 @@ def marked(handed_out, tmp_path_factory):
     folder = Path(shutil.copytree(handed_out, tmp_path_factory.mktemp("marked") / "class"))
     for name in _classroom.NAMES:
         place = tmp_path_factory.mktemp(name)
-        put(place, f"Müller_Ana (2)/{name}.ipynb", solved(released(folder, name), name))
+        put(place, f"Müller_Ana (2)/{name}.ipynb", entry(solved(released(folder, name), name), script))
         put(place, f"bo/{name}.ipynb", solved(released(folder, name), name, wrong=1, words=False))
         put(place, f"cem/{name}.ipynb", released(folder, name))
         code, told = run("collect", name, place, "--class", folder)
@@ -126,6 +142,9 @@ def test_feedback_teaches_and_keeps_the_secret(marked):
     assert len(pages) == 15
     page = (marked / "feedback" / "bo" / NAME / f"{NAME}.html").read_text(encoding="utf-8")
     assert "take mean and spread from the training frames only" in page or "they were in training" in page
+    words = (marked / "feedback" / "Müller_Ana_2" / NAME / f"{NAME}.html").read_text(encoding="utf-8")
+    assert "Still untested" in words
+    assert not re.search(r"<script>alert|onerror=alert|<script>\\s*alert", words), "a student's script is in the page"
     assert "HIDDEN" not in page and "LeaveOneGroupOut" not in page and "def truth" not in page
     for path in marked.glob("autograded/*/*/*.ipynb"):
         assert "def truth" not in path.read_text(encoding="utf-8")
@@ -141,12 +160,6 @@ def test_release_is_nbgraders_and_ours(handed_out):
 
 
 # What comes in
-
-
-def entry(nb, bend):
-    nb = json.loads(json.dumps(nb))
-    bend(nb)
-    return nb
 
 
 def strip(nb):
@@ -312,6 +325,12 @@ def test_a_spreadsheet_runs_no_formula():
 # Commands
 
 
+@pytest.mark.parametrize("command", [one.name for one in assignments_app.registered_commands if not one.hidden])
+def test_every_command_has_help_with_an_example(command):
+    code, told = run(command, "--help")
+    assert code == 0 and f"Example: deepfake-course assignments {command} " in told
+
+
 @pytest.mark.parametrize("args,words", [
     (("collect", NAME, ".", "--class", "nowhere"), "is no class folder yet"),
     (("grade", NAME, "--class", "nowhere"), "is no class folder yet"),
@@ -336,6 +355,18 @@ def test_without_nbgrader_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.delattr("deepfake_course._nbgrader", raising=False)
     code, told = run("release", NAME, "--class", tmp_path / "class")
     assert code == 1 and "pip install" in told and "grading" in told
+
+
+def test_damaged_course_data_cost_nobody_points(folder, tmp_path, monkeypatch):
+    put(tmp_path / "in", f"ana/{NAME}.ipynb", solved(released(folder), NAME))
+    _classroom.collect(folder, NAME, [tmp_path / "in"])
+
+    def damaged():
+        raise ValueError("sample classroom.npz was changed")
+
+    monkeypatch.setattr(_homework, "_data", damaged)
+    code, told = run("grade", NAME, "--class", folder, *["--unsafe"] * UNSAFE)
+    assert code == 1 and "classroom.npz was changed" in told and not (folder / "autograded").exists()
 
 
 def test_grading_is_refused_without_a_sandbox(folder, tmp_path, monkeypatch):
