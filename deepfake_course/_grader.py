@@ -333,13 +333,13 @@ class Bench:
 
     def attempt(self, code, rest):
         """One exercise when its gap holds `code`; `rest`: the cells up to its test. Verdict, what hidden tests alone
-        say, and the error that the gap's cell itself raises."""
+        say, and the errors of the cells before the test, the gap's own first."""
         self.worker.call({"do": "fork"}, ASK_SECONDS)
         ran = self.run([code, *(visible(text(cell)) for cell in rest)])
         (verdict,) = _judge({"cells": rest[-1:]}, ran[-1:], self.assignment, self.asked)
         (unseen,) = _judge({"cells": rest[-1:]}, [[]], self.assignment, self.asked)
         self.worker.call({"do": "end"}, ASK_SECONDS)
-        return verdict, unseen.message, _failure(ran[0])
+        return verdict, unseen.message, [_failure(outputs) for outputs in ran[:-1]]
 
 
 def prove(source: Path, wrong: Path, unsafe: bool = False, student: str = "proof") -> list[dict]:
@@ -371,10 +371,11 @@ def prove(source: Path, wrong: Path, unsafe: bool = False, student: str = "proof
 def _prove_one(bench, name, gap, rest, stub, mutants):
     row = {"assignment": bench.assignment, "exercise": name, "release": bench.attempt(stub, rest)[0].score}
     verdict, _, failed = bench.attempt(text(gap), rest)
-    row |= {"solution": verdict.score, "why": failed or verdict.message, "full": verdict.points, "mutants": []}
+    row |= {"solution": verdict.score, "why": next(filter(None, failed), verdict.message), "full": verdict.points,
+            "mutants": []}
     for title, code in mutants:
         verdict, unseen, failed = bench.attempt(code, rest)
-        raised = failed or next((said for said in (verdict.message, unseen) if " raises " in said), "")
+        raised = failed[0] or next((said for said in (verdict.message, unseen) if " raises " in said), "")
         row["mutants"].append({"name": title, "score": verdict.score, "message": verdict.message, "hidden": unseen,
                                "raises": raised})
     return row
@@ -387,6 +388,8 @@ def unproven(row: dict) -> str:
         found.append(f"the untouched release scores {row['release']:g}")
     if row["solution"] != row["full"]:
         found.append(f"the solution scores {row['solution']:g} of {row['full']:g} ({row['why']})")
+    elif row["why"]:
+        found.append(f"with the solution a cell fails ({row['why']})")
     for one in row["mutants"]:
         if one["score"]:
             found.append(f"the wrong answer {one['name']!r} scores {one['score']:g}")

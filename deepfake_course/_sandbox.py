@@ -100,6 +100,7 @@ def _walls():
     for path, inside in course.items():
         command += ["--ro-bind", path, inside]
     command += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(GB // 4), "--tmpfs", "/tmp"]
+    command += ["--perms", "1777", "--size", str(GB // 4), "--tmpfs", "/dev/shm"]
     for name, text in _environment({}).items():
         command += ["--setenv", name, text]
     return [*command, "--remount-ro", "/", "--chdir", "/tmp"]
