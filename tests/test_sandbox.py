@@ -106,7 +106,18 @@ def test_a_hostile_submission_scores_nothing(name, hurry):
     assert report.score == 0 and report.verdicts[0].message, report
     assert len(json.dumps(report.outputs)) < 200_000
     assert time.monotonic() - started < 60
-    assert attempt(SOLUTION).score == 2, "the next student"
+
+
+@walls
+def test_the_rest_of_the_class_is_not_touched(hurry):
+    "The worst ones at the same time as an honest one, and one after them."
+    from concurrent.futures import ThreadPoolExecutor
+
+    worst = [FORKS, KILLS, MEMORY, FLOOD]
+    with ThreadPoolExecutor(len(worst) + 1) as pool:
+        reports = list(pool.map(lambda code: attempt(code, limit=10), [*worst[:2], SOLUTION, *worst[2:]]))
+    assert [report.score for report in reports] == [0, 0, 2, 0, 0]
+    assert attempt(SOLUTION).score == 2
 
 
 LOOK = """found = []
