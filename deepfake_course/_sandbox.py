@@ -76,7 +76,7 @@ def _packages():
 
 
 def _walls():
-    command = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent",
+    command = [shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent",
                "--new-session", "--hostname", "sandbox", "--clearenv"]
     command += ["--cap-drop", "ALL"]
     if _root():  # without a user namespace, so that the worker can become a user whose processes are counted
@@ -131,7 +131,7 @@ class Worker:
             limits["NPROC"] = processes
             limits |= {"user": user} if _root() else {}
         more = {"DEEPFAKE_COURSE_STUDENT": student} if student else {}
-        command = [sys.executable, "-m", f"{__package__}._worker", json.dumps(limits if os.name == "posix" else {})]
+        command = [sys.executable, "-m", f"{__package__}._worker", json.dumps(limits if sys.platform == "linux" else {})]
         self.place = None
         if unsafe:
             self.place = tempfile.TemporaryDirectory(prefix="assignment-")

@@ -200,6 +200,11 @@ def main():
     nothing = os.open(os.devnull, os.O_RDWR)
     for place in (0, 1, 2):
         os.dup2(nothing, place)
+    if sys.platform == "win32":
+        import msvcrt
+
+        for place in (inward, outward):
+            msvcrt.setmode(place, os.O_BINARY)
     limit(json.loads(sys.argv[1]))
 
     def read(length):
