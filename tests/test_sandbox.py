@@ -141,9 +141,9 @@ def double(x): return x"""
 def test_nothing_of_the_teacher_is_to_be_seen(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_KEY", "17")
     monkeypatch.chdir(tmp_path)
-    for name in ("gradebook.db", "tiny-key.ipynb"):
+    for name in ("gradebook-17.db", "tiny-key.ipynb"):
         (tmp_path / name).write_text(_grader.BEGIN)
-    key = ["gradebook.db", "tiny-key.ipynb", "intra_database.ipynb", "grades.csv", "test_classroom.py"]
+    key = ["gradebook-17.db", "tiny-key.ipynb", "intra_database.ipynb", "test_classroom.py"]
     told = said(attempt(f"KEY = {key}\n" + LOOK))
     assert "found [] environment []" in told, told
     assert "stays True" in told, told
