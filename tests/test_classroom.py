@@ -117,7 +117,9 @@ def test_three_students_by_five(marked):
     assert len(rows) == len(found) == 15
     for name in _classroom.NAMES:
         ana, bo, cem = (found[name, who] for who in ("Müller_Ana_2", "bo", "cem"))
-        assert [row["points"] for row in (ana, bo, cem)] == ["9", "6", "0"], (name, ana, bo, cem)
+        told = json.loads((marked / "collected" / f"{name}.grading.json").read_text(encoding="utf-8"))
+        why = {row["student"]: row["messages"] for row in told}
+        assert [row["points"] for row in (ana, bo, cem)] == ["9", "6", "0"], (name, why)
         assert [row["max"] for row in (ana, bo, cem)] == ["12"] * 3
         assert [row["status"] for row in (ana, bo, cem)] == ["to mark", "graded", "graded"]
         assert [row["to_mark"] for row in (ana, bo, cem)] == ["1", "0", "0"]
