@@ -44,7 +44,7 @@ LOCK = ROOT / ".venv.lock"
 FIRST_LESSON, WIDGETS = "nbs/00_core.ipynb", "_widgets.ipynb"
 CPU_INDEX = os.environ.get("DEEPFAKE_COURSE_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 KEEP_LITTLE = ["-o", "tmp_path_retention_count=1", "-o", "tmp_path_retention_policy=failed"]
-LESSON_SECONDS, TEST_SECONDS = 1500, 3000
+LESSON_SECONDS, TEST_SECONDS = 1500, 3600
 GB = 10**9
 
 
