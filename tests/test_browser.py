@@ -104,6 +104,12 @@ ROWS = [
         shown=r"Epoch (\d+):",
     ),
     Row(
+        widget="AttentionExplorer",
+        slider="Clip",
+        figures=r"P\(fake\) ([\d.]+); .* place gets ([\d.]+) times",
+        shown=r"Clip (\d+),",
+    ),
+    Row(
         widget="AttackExplorer",
         slider="Epsilon, 255ths",
         figures=r"([\d.]+) after, .* largest change ([\d.]+) levels, length ([\d.]+)",
@@ -256,9 +262,9 @@ class Widget:
             window.__watch.observe(img, {attributes: true, attributeFilter: ['src']})
         }""")
 
-    def latency(self):
+    def latency(self, key):
         self.watch_image()
-        self.press(self.row.key)
+        self.press(key)
         self.page.wait_for_function("() => window.__latency !== null", timeout=20_000)
         return self.page.evaluate("() => window.__latency")
 
@@ -454,7 +460,9 @@ def test_a_fast_drag_ends_where_the_slider_is(played, record_property):
         assert 1 <= pictures < 30, "every position was drawn: the widget lags behind a fast drag"
         widget.press("Home")  # a slider with few positions is at its end
         widget.settle(lambda: readout() == start and abs(shown() - readout()) < 0.006)
-        times = sorted(widget.latency() for _ in range(9))
+        back = widget.row.key.replace("Right", "Left").replace("Up", "Down")
+        keys = [widget.row.key, back] * 5  # to and fro: two positions are enough
+        times = sorted(widget.latency(key) for key in keys[:9])
         record_property("latency_ms", times)
         print(f"{room}, {widget.row}: key to picture {times[4]:.0f} ms (worst {times[-1]:.0f})")
         assert times[4] < 2000  # 200 are the aim; a busy machine may need more, nobody waits 2 s
