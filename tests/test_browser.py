@@ -115,6 +115,12 @@ ROWS = [
         figures=r"([\d.]+) after, .* largest change ([\d.]+) levels, length ([\d.]+)",
         shown=r"epsilon ([\d.]+)/255",
     ),
+    Row(
+        widget="BoundaryExplorer",
+        slider="Step",
+        figures=r"log-odds of the picture (-?[\d.]+) \((-?[\d.]+) at first\).* ([\d.]+)% of the plane",
+        shown=r"step (\d+) of",
+    ),
 ]
 ROOMS = ["lab", "voila"]
 
