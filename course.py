@@ -4,7 +4,7 @@
     python3 course.py lab       JupyterLab on the first lesson
     python3 course.py test      every lesson, then the tests
     python3 course.py doctor    what is missing on this machine, and what to do
-    python3 course.py apps      the lessons as web pages with live widgets (Voila)
+    python3 course.py apps      all widgets on one web page, and the lessons (Voila)
     python3 course.py bench     how fast, against the obvious way
     python3 course.py setup     only the installation, which the others do by themselves
     python3 course.py clean     remove what was installed here
@@ -41,10 +41,10 @@ STAMP = VENV / ".course-stamp.json"  # written last: its presence means a comple
 UNFINISHED = VENV / ".course-unfinished.json"  # there from the first step to the last
 LOG = VENV / "install.log"
 LOCK = ROOT / ".venv.lock"
-FIRST_LESSON = "nbs/00_core.ipynb"
+FIRST_LESSON, WIDGETS = "nbs/00_core.ipynb", "_widgets.ipynb"
 CPU_INDEX = os.environ.get("DEEPFAKE_COURSE_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 KEEP_LITTLE = ["-o", "tmp_path_retention_count=1", "-o", "tmp_path_retention_policy=failed"]
-LESSON_SECONDS, TEST_SECONDS = 1500, 3000
+LESSON_SECONDS, TEST_SECONDS = 1500, 3600
 GB = 10**9
 
 
@@ -638,7 +638,7 @@ def apps(args, rest):
         "--Voila.log_level": "WARN",
     }
     command = [tool("voila"), "nbs"] + ["--no-browser"] * args.no_browser + options(ours, rest)
-    return serve("Voila", command, port, "/", "/", "JUPYTER_TOKEN")
+    return serve("Voila", command, port, f"/voila/render/{WIDGETS}", "/", "JUPYTER_TOKEN")
 
 
 def test(args, rest):
@@ -798,7 +798,7 @@ def parser():
     one.add_argument("--no-lessons", action="store_true", help="only pytest")
     one.add_argument("--cpu", action="store_true", help=cpu)
     add(doctor, "What is missing on this machine, and what to do about it.")
-    one = add(apps, "The lessons as web pages with live widgets. Further arguments go to Voila.", extra=True)
+    one = add(apps, "All widgets on one web page, and the lessons as such pages. Further arguments go to Voila.", extra=True)
     one.add_argument("--no-browser", action="store_true", help="only print the address with its token")
     one.add_argument("--port", type=int, help="port on this machine (the first free one from 8888 on)")
     add(bench, "Speed against the obvious way: bench [GROUP] [--json].", extra=True, add_help=False)

@@ -36,6 +36,7 @@ class Bench:
     agree: Callable[[Any, Any, Any], tuple[bool, str]]  # (inputs, obvious answer, our answer)
     repeats: int = 3
     inner: int = 1  # times that `ours` runs in one turn, for ways too short to time once
+    cost: Callable[[Any], float] | None = None  # reads the cost off an answer, such as bytes; None: seconds are compared
 
 
 def rows_of(group: str) -> list[Bench]:
@@ -58,7 +59,8 @@ def measure(bench: Bench) -> dict:
         for _ in range(bench.inner):
             ours = bench.ours(given)
         end = time.perf_counter()
-        ratios.append((middle - start) / ((end - middle) / bench.inner))
+        cost = (bench.cost(obvious), bench.cost(ours)) if bench.cost else (middle - start, (end - middle) / bench.inner)
+        ratios.append(cost[0] / cost[1])
         answers[turn % len(inputs)] = bench.agree(given, obvious, ours)
     equal = all(same for same, _ in answers.values())
     note = " | ".join(text for _, text in answers.values())

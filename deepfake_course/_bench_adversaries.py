@@ -1,5 +1,5 @@
-"""Rows of `deepfake-course bench adversaries`: attacks, one after the other or in a batch. Written by hand."""
-from functools import lru_cache
+"""Rows of `deepfake-course bench adversaries`: attacks and repairs, one after the other or in a batch. Written by hand."""
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -7,6 +7,7 @@ import torch
 from ._bench import Bench
 
 FACES, MOST = 12, 0.01  # norms agree within this share
+PICTURES = 32  # to be repaired
 
 
 @lru_cache(maxsize=1)
@@ -89,7 +90,110 @@ def same_flips(x, one, two):
     return bool((flips[0] == flips[1]).all()) and apart <= MOST, note
 
 
+@lru_cache(maxsize=1)
+def repairable():
+    """A detector that was trained here, its training set, and attacked faces in question."""
+    from .attacks import fgsm
+    from .post_training import PostSettings, _fold
+
+    torch.set_num_threads(1)
+    net, support, x, y, _ = _fold(0)
+    times = -(-PICTURES // len(x))
+    x = torch.cat([fgsm(net, x, y, (1 + k) / 255) for k in range(times)])[:PICTURES]
+    return net, support, x, PostSettings(tau=None), PostSettings(tau=None, freeze=False)  # at .9 nobody is near
+
+
+def searched():
+    """Pictures with the search done, which both ways share: who learns from whom."""
+    from .post_training import _who
+
+    net, support, x, freeze, _ = repairable()
+    return [(x, *_who(net, support, x, freeze)[:2])]
+
+
+def few():
+    """A quarter of them, for the ways in which all weights move."""
+    x, rows, counts = searched()[0]
+    return [(x[: PICTURES // 4], rows[: PICTURES // 4], counts[: PICTURES // 4])]
+
+
+def one_copy_each(given, freeze=True):
+    """The report's way: a deep copy of the detector for each picture, and an optimiser."""
+    from .post_training import _learn
+
+    net, support, *settings = (*repairable()[:2], *repairable()[3:])
+    made = []
+    for rows, counts in zip(*given[1:]):
+        for copy in _learn(net, support, rows, counts, settings[not freeze]):
+            pass
+        made.append(copy.eval())
+    return {name: torch.stack([dict(net.named_parameters())[name].detach() for net in made])
+            for name, _ in made[0].named_parameters()}  # fmt: skip
+
+
+def side_by_side(given, freeze=True):
+    """All copies in one go."""
+    from .post_training import _train
+
+    net, support, *settings = (*repairable()[:2], *repairable()[3:])
+    x, rows, counts = given
+    for state in _train(net, support, x, rows, counts, settings[not freeze], 8):
+        pass
+    return state
+
+
+def same_copies(given, one, two):
+    """The same weights, and the same answers."""
+    from .post_training import _answer
+
+    net, x = repairable()[0], given[0]
+    apart = max(float((one[name] - v).abs().max()) for name, v in two.items())
+    with torch.no_grad():
+        said = [_answer(net, {name: state[name] for name in two}, x) for state in (one, two)]
+    moved = max(float((v - net.get_parameter(name).detach()).abs().max()) for name, v in two.items())
+    same = bool(((said[0] > 0) == (said[1] > 0)).all()) and apart <= 1e-5 and moved > 0
+    return same, f"{len(x)} copies, weights move by up to {moved:.1e} and differ by {apart:.1e} at most"
+
+
+def crowd():
+    """Anchors of two kinds, and a training set of 30,000 embeddings as Xception's would be."""
+    rng = torch.Generator().manual_seed(0)
+    emb = torch.rand(30_000, 2048, generator=rng)
+    return [(torch.rand(4, 2048, generator=rng), emb)]
+
+
+def row_by_row(given):
+    """Algorithm 2's inner loop, embeddings kept: one cosine at a time."""
+    anchors, emb = given
+    like = torch.empty(len(anchors), len(emb))
+    for k, anchor in enumerate(anchors):
+        for i in range(len(emb)):
+            like[k, i] = torch.nn.functional.cosine_similarity(anchor, emb[i], 0)
+    return like.topk(16, 1)
+
+
+def one_product(given):
+    """`nearest`: blocks of a matrix product."""
+    from .post_training import nearest
+
+    rows, like = nearest(given[0], given[1], 16)
+    return like, rows
+
+
+def same_neighbours(given, one, two):
+    """The same neighbours; where two are equally near, in either order."""
+    apart = float((one[0] - two[0]).abs().max())
+    same = float((one[1] == two[1]).float().mean())
+    return apart <= 1e-5 and same >= 0.99, f"cosines differ by {apart:.1e}, {same:.0%} of the rows are equal"
+
+
 ROWS = [
     Bench("deepfool", f"torchattacks' DeepFool picture by picture, {FACES} faces of 256 px, one thread", 2.0, faces,
           one_by_one, active_set, same_flips),
+    Bench("post-training-freeze", f"a copy and an optimiser for each of {PICTURES} pictures, last layer", 30.0, searched,
+          one_copy_each, side_by_side, same_copies),
+    Bench("post-training-full", f"the same, all weights, {PICTURES // 4} pictures", 1.0, few,
+          partial(one_copy_each, freeze=False), partial(side_by_side, freeze=False), same_copies),
+    Bench("neighbour-search", "one cosine after the other, 4 x 30,000 embeddings of 2,048", 50.0, crowd, row_by_row,
+          one_product, same_neighbours),
 ]  # fmt: skip

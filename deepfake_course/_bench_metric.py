@@ -1,9 +1,10 @@
-"""Rows of `deepfake-course bench metric`: triplets of a batch, embeddings of faces. Written by hand."""
+"""Rows of `deepfake-course bench metric`: triplets of a batch, embeddings of faces; and lesson 27's. Written by hand."""
 import time
 
 import numpy as np
 import torch
 
+from . import _bench_attention
 from ._bench import Bench
 
 BATCH, MARGIN, APART, FACES = 32, 0.2, 1e-6, 32  # a batch of report 003
@@ -132,4 +133,5 @@ ROWS = [
           loops, ours, same_triplets, inner=10),
     Bench("embedding", f"InceptionResnetV1 face by face, eager, channels first, {FACES} faces, one thread", 1.5, faces,
           one_by_one, in_batches, same_embeddings),
+    *_bench_attention.ROWS,
 ]  # fmt: skip

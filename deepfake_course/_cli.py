@@ -50,7 +50,7 @@ Keep = Enum("Keep", {name: name for name in ("all", "winner", "half")})
 SCHEDULES = ("constant", "tenth", "dynamic", "step", "restarts", "plateau", "one_cycle")
 Schedule = Enum("Schedule", {name: name for name in SCHEDULES})
 Optimiser = Enum("Optimiser", {name: name for name in ("adam", "adamw", "nadam", "rmsprop", "sgd")})
-Net = Enum("Net", {name: name for name in ("tiny", "meso4", "mesoinception4", "triplet")})
+Net = Enum("Net", {name: name for name in ("tiny", "meso4", "mesoinception4", "triplet", "asrid")})
 Loss = Enum("Loss", {name: name for name in ("bce", "mse", "hinge")})
 CHANGES = ("none", "seed000", "seed001", "seed002", "seed003", "seed004", "mesonet")
 Change = Enum("Change", {name: name for name in CHANGES})
@@ -478,7 +478,7 @@ def fit(
         typer.Option(metavar="DIR", exists=True, file_okay=False, help="Instead of NAME, the folder of one of your own."),
     ] = None,
     size: Annotated[Size, typer.Option(help="Size of the sample database.")] = Size.excerpt,
-    net: Annotated[Net, typer.Option(help="Lesson 22's TinyNet, a network of lesson 23, or lesson 26's triplets.")] = Net.tiny,
+    net: Annotated[Net, typer.Option(help="Lesson 22's TinyNet, a network of lesson 23, triplets (26), or asrid (27).")] = Net.tiny,
     loss: Annotated[Loss, typer.Option(help="What is made small, see lesson 22.")] = Loss.bce,
     augment: Annotated[Change, typer.Option(help="Changes of the training faces, see lesson 17; mesonet: lesson 23's.")] = (
         Change.none

@@ -1,6 +1,8 @@
 """What `deepfake-course fit` does: faces of a database, people held out, a network trained and measured. Written by hand."""
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+
+import pandas as pd
 
 from .intra_database import find_faces, load_databases, make_folds
 from .metrics import bootstrap_ci, pool_clips
@@ -28,13 +30,20 @@ def changes(preset):
     return partial(_changed, preset)
 
 
-def triplets(settings, frames, loss, augment, more):
-    """Lesson 26's head on CourseNet's embedding, which has a loss of its own and sees no pictures."""
-    from .metric_learning import TripletDetector
-
+def detector(net, settings, side, frames, loss, augment, folder, device):
+    """What is trained: a network on faces; lesson 26's or 27's head on what a frozen network says of them."""
+    more = dict(folder=folder, every=EVERY, on=device, progress=True)
+    if net not in ("triplet", "asrid"):
+        return NetDetector(network(net, side), settings, side, frames, loss=loss, augment=changes(augment), **more)
     if loss != "bce" or augment != "none":
-        raise ValueError("--net triplet has its own loss and sees embeddings: it takes no --loss and no --augment")
-    return TripletDetector("logistic", "course", settings, k=frames, **more)
+        raise ValueError(f"--net {net} has its own loss and sees features: it takes no --loss and no --augment")
+    if net == "triplet":
+        from .metric_learning import TripletDetector
+
+        return TripletDetector("logistic", "course", settings, k=frames, **more)
+    from .attention import AsridDetector
+
+    return AsridDetector(replace(settings, channels_last=False), side, frames, **more)
 
 
 def manifest(name, size, data):
@@ -63,19 +72,15 @@ def run(name, size, data, settings, frames, side, folds, folder, out, device, ne
     watch = bool(settings.patience) or settings.schedule == "plateau"
     learn, watched, held_out = sides(rows, folds, watch, 0)
     check_measurable(held_out, folds)
-    more = dict(folder=folder, every=EVERY, on=device, progress=True)
-    if net == "triplet":
-        detector = triplets(settings, frames, loss, augment, more)
-    else:
-        detector = NetDetector(network(net, side), settings, side, frames, loss=loss, augment=changes(augment), **more)
-    detector.fit(learn, held_out=watched)
-    told = measures(detector, held_out)
+    made = detector(net, settings, side, frames, loss, augment, folder, device)
+    made.fit(learn, held_out=watched)
+    told = measures(made, held_out)
     facts = {"data": df.attrs["tier"], "settings": asdict(settings), "frames": frames, "held out": told,
              "people held out": sorted(set(held_out["target"])), "loss": loss, "augment": augment,
-             "epochs": len(detector.history_), "learned from": f"{learn['path'].nunique()} clips, {len(learn)} faces"}
+             "epochs": len(made.history_), "learned from": f"{learn['path'].nunique()} clips, {len(learn)} faces"}
     if out is not None:
-        detector.save(out, **facts)
-    return [{"data": df.attrs["tier"], "trained_on": learn["path"].nunique(), "epochs": len(detector.history_), **row}
+        made.save(out, **facts)
+    return [{"data": df.attrs["tier"], "trained_on": learn["path"].nunique(), "epochs": len(made.history_), **row}
             for row in told]
 
 
@@ -89,9 +94,9 @@ def check_measurable(rows, folds):
 
 def measures(detector, rows):
     """Log-loss and AUC of clips of people held out, with intervals over clips."""
-    clip = rows["database"] + "/" + rows["path"]
-    score = pool_clips(clip, detector.score(detector.prepare(rows)))
-    y = rows.groupby(clip)["label"].first()[score.index].to_numpy()
+    examples = detector._examples(rows)
+    score = pool_clips(examples.clip, detector.score(examples.x))
+    y = pd.Series(examples.y).groupby(examples.clip).first()[score.index].to_numpy()
     told = {metric: bootstrap_ci(y, score.to_numpy(), metric=metric, stratified=True) for metric in ("auc", "log_loss")}
     return [{"measure": f"{metric} of clips", "value": round(value, 4), "low": round(low, 4), "high": round(high, 4),
              "n": len(y)} for metric, (value, low, high) in told.items()]  # fmt: skip

@@ -28,7 +28,7 @@ def figure_png(
 )->bytes: # A PNG file
     "The figure as it looks now."
     png = BytesIO()
-    figure.savefig(png, format="png", pil_kwargs={"compress_level": 1})
+    figure.canvas.print_png(png, pil_kwargs={"compress_level": 1}) # savefig lays out once more
     return png.getvalue()
 
 # %% ../nbs/03_widgets.ipynb #23e5dab0

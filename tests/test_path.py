@@ -138,8 +138,8 @@ def fresh(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(fresh, request):
     "Futures of the lessons that this session asks for (`-k` narrows them), two at a time."
-    tests = [item for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
-    asked = {test.callspec.params["name"] for test in tests}
+    here = [item for item in request.session.items if item.path == request.path]
+    asked = {item.callspec.params["name"] for item in here if "runs" in item.fixturenames}
     return start_all(
         lambda name: run_alone(fresh, name, fresh.parent / name.removesuffix(".ipynb")),
         [name for name in LESSONS if name in asked],
