@@ -23,8 +23,8 @@ from . import _wire
 PACKAGE = Path(__file__).resolve().parent
 INSIDE = "/course"
 GB = 1 << 30
-USERS = 61_000  # as root, each sandbox gets a user of its own from here on
-_next, _lock = 0, threading.Lock()
+USERS, HOW_MANY = 61_000, 4_000  # as root, each sandbox gets a user of its own among these
+_given, _lock = 0, threading.Lock()
 
 
 class Refused(ValueError):
@@ -37,6 +37,21 @@ class Stopped(Exception):
 
 def _root():
     return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _user():
+    """A user id that nobody has: another sandbox's processes would count against this one's limit, and could be seen."""
+    global _given
+    import psutil
+
+    with _lock:
+        taken = {one.info["uids"].real for one in psutil.process_iter(["uids"]) if one.info["uids"]}
+        for _ in range(HOW_MANY):
+            _given += 1
+            user = USERS + (97 * os.getpid() + _given) % HOW_MANY
+            if user not in taken:
+                return user
+    raise Refused(f"all {HOW_MANY} user ids of the sandbox are in use")
 
 
 @functools.lru_cache(maxsize=1)
@@ -120,16 +135,12 @@ class Worker:
     """A student's notebook in a process of its own; `call` sends an order and waits for the answer."""
 
     def __init__(self, student: str = "", unsafe: bool = False, memory: int = 3 * GB, processes: int = 64):
-        global _next
         if not unsafe and (why := why_not()):
             raise Refused(f"{why}. To run students' code without a sandbox, with your rights, add --unsafe")
-        with _lock:
-            _next += 1
-            user = USERS + _next % 1000
         limits = {"AS": 4 * memory, "DATA": memory, "FSIZE": GB // 4, "CORE": 0}
         if not unsafe:
             limits["NPROC"] = processes
-            limits |= {"user": user} if _root() else {}
+            limits |= {"user": _user()} if _root() else {}
         more = {"DEEPFAKE_COURSE_STUDENT": student} if student else {}
         command = [sys.executable, "-m", f"{__package__}._worker", json.dumps(limits if sys.platform == "linux" else {})]
         self.place = None

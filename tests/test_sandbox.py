@@ -120,6 +120,20 @@ def test_the_rest_of_the_class_is_not_touched(hurry):
     assert attempt(SOLUTION).score == 2
 
 
+@walls
+@pytest.mark.skipif(not _sandbox._root(), reason="without root every sandbox has a user namespace of its own")
+def test_no_two_sandboxes_share_a_user():
+    "Not even those of two graders: what one of them starts would count against the other's limit."
+    ask = {"do": "run", "cells": ["import os; os.getuid()"], "seconds": 5}
+    with _sandbox.Worker() as one, _sandbox.Worker() as two:
+        users = {worker.call(ask, 30)["ok"][0][0]["data"]["text/plain"] for worker in (one, two)}
+        assert len(users) == 2
+        free = _sandbox._user()
+        assert str(free) not in users
+        _sandbox._given = int(min(users)) - _sandbox.USERS - 1 - 97 * os.getpid()  # the next would be the first again
+        assert str(_sandbox._user()) not in users
+
+
 LOOK = """found = []
 for top, folders, files in os.walk("/"):
     folders[:] = [one for one in folders if os.path.join(top, one) not in ("/proc", "/usr", "/sys", "/lib")]
