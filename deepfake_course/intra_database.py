@@ -40,6 +40,7 @@ from tqdm.auto import tqdm
 
 from .core import Result, headline
 from .metrics import auc, bootstrap_indices, check_scores, wilson
+from .rendering import conv_traces
 from .video import VideoError, sample_indices, scan
 from .faces import PICTURES, FaceSettings, NoFaceError, extract_faces
 from deepfake_course.databases import (
@@ -195,24 +196,10 @@ def _spectrum(face):
     ring = np.hypot(*np.meshgrid(place, place)).round().astype(int).ravel()
     return (np.bincount(ring, power.ravel())/np.bincount(ring))[:len(img)//2]
 
-def _traces(face, turns=10, sigma=2.):
-    """How each pixel follows from its 24 neighbours where it does so at all: weights, by EM.
-    Guarnera and others 2020, DeepFake detection by analyzing convolutional traces, section 3."""
-    img = _in_crop(face)[0].astype(float)-128
-    around = np.lib.stride_tricks.sliding_window_view(img, (5, 5))[::4, ::4].reshape(-1, 25)
-    near, own, kernel = np.delete(around, 12, 1), around[:, 12], np.full(24, 1/24)
-    for _ in range(turns):
-        left = own-near@kernel
-        fits = np.exp(-.5*(left/sigma)**2)/(sigma*np.sqrt(2*np.pi))
-        weight = fits/(fits+1/256)
-        gram = (near*weight[:, None]).T@near
-        kernel = np.linalg.solve(gram+np.eye(24), near.T@(weight*own))
-        sigma = max(.1, np.sqrt((weight*left**2).sum()/weight.sum()))
-    return kernel
-
 FEATURES = {"grey": _grey, "points": lambda face: _points(face).ravel(), "centred": _centred,
             "both": lambda face: np.r_[_grey(face), _centred(face)],
-            "sift": _sift, "spectrum": _spectrum, "traces": _traces}
+            "sift": _sift, "spectrum": _spectrum,
+            "traces": lambda face: conv_traces(_in_crop(face)[0])}
 
 # %% ../nbs/20_intra_database.ipynb #8c5313b8
 @dataclass(frozen=True)

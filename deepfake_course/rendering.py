@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'stream', 'project', 'rasterise', 'fetch_maps', 'shade', 'tone', 'splat', 'Camera', 'draw_camera', 'expose',
-           'shake_path']
+           'shake_path', 'conv_traces']
 
 # %% ../nbs/05_rendering.ipynb #b9b6516f
 from dataclasses import dataclass
@@ -278,3 +278,27 @@ def shake_path(
         raise ValueError(f"times is a row of seconds (n,), not {times.shape}")
     wave = (np.sin(2*np.pi*rate*times+phase)/rate).sum(1)
     return (camera.shake*wave/np.sqrt((.5/rate**2).sum(1))).T
+
+# %% ../nbs/05_rendering.ipynb #3fa17c02
+def conv_traces(
+    img:np.ndarray, # (h, w) grey values, or one colour's, from 0 to 255
+    step:int=4, # Every how many pixels, along and down, one is looked at
+    turns:int=10, # Of expectation maximisation; 0: least squares, where each pixel counts alike
+)->np.ndarray: # (24,) weights of the neighbours in 5 x 5 pixels, row by row
+    """How a pixel follows from its 24 neighbours, where it does so at all.
+    Guarnera and others 2020, DeepFake detection by analyzing convolutional traces, section 3."""
+    img = np.asarray(img, float)-128
+    if img.ndim != 2 or min(img.shape) < 5:
+        raise ValueError(f"img is one grey picture of at least 5 x 5 pixels, not {img.shape}")
+    around = np.lib.stride_tricks.sliding_window_view(img, (5, 5))[::step, ::step].reshape(-1, 25)
+    near, own, kernel, sigma = np.delete(around, 12, 1), around[:, 12], np.full(24, 1/24), 2.
+    weight = np.ones(len(own))
+    for turn in range(max(1, turns)):
+        left = own-near@kernel
+        if turns:
+            fits = np.exp(-.5*(left/sigma)**2)/(sigma*np.sqrt(2*np.pi))
+            weight = fits/(fits+1/256)
+        gram = (near*weight[:, None]).T@near
+        kernel = np.linalg.solve(gram+np.eye(24), near.T@(weight*own))
+        sigma = max(.1, np.sqrt((weight*left**2).sum()/weight.sum()))
+    return kernel

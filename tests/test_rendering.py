@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial import Delaunay
 
 from deepfake_course.rendering import (
-    RANGES, Camera, draw_camera, expose, fetch_maps, project, rasterise, shake_path, splat, stream, tone,
+    RANGES, Camera, conv_traces, draw_camera, expose, fetch_maps, project, rasterise, shake_path, splat, stream, tone,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,3 +191,25 @@ def test_a_hand_is_smooth_and_as_unsteady_as_asked():
     paths = [shake_path(Camera(shake=2.), stream(k), np.arange(0, 60, .02)) for k in range(10)]
     assert 1.6 < np.mean([path.std(0) for path in paths]) < 2.4
     assert max(np.abs(np.diff(path, axis=0)).max() for path in paths) < 1
+
+
+# traces
+
+@pytest.mark.parametrize("seed", range(3))
+def test_traces_look_past_pixels_that_follow_nothing(seed):
+    "Three of ten pixels are noise: expectation maximisation is exact, least squares is far off; without noise both are."
+    rng = np.random.default_rng(seed)
+    img = rng.integers(0, 256, (96, 96)).astype(float)
+    asked, left, right = (img[2:-3:4, k : k - 5 : 4] for k in (2, 1, 3))
+    mean, truth = (left + right) / 2, np.zeros(24)
+    truth[[11, 12]] = 0.5
+    asked[:] = np.where(rng.random(asked.shape) < 0.7, mean, asked)
+    assert np.abs(conv_traces(img) - truth).max() < 0.01 < 0.1 < np.abs(conv_traces(img, turns=0) - truth).max()
+    asked[:] = mean
+    assert np.abs(conv_traces(img, turns=0) - truth).max() < 0.001
+
+
+def test_traces_are_of_one_grey_picture():
+    for img in (np.zeros((9, 9, 3)), np.zeros((4, 9))):
+        with pytest.raises(ValueError, match="at least 5 x 5"):
+            conv_traces(img)
