@@ -840,6 +840,8 @@ def _curve_panels(figure, table):
     right.set_axis_off()
     picture = right.imshow(np.zeros((2, 2, 3)), vmin=0, vmax=1)
     figure.tight_layout()
+    for part in (now, picture):
+        part.set_animated(True)
     return {"now": now, "picture": picture}
 
 # %% ../nbs/17_augment.ipynb #a17bead1

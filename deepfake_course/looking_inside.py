@@ -646,6 +646,8 @@ def _climb_panels(figure, ascent):
     now, = right.plot([], [], marker="o", markersize=9, color="black", linestyle="")
     right.set(xlabel="step", ylabel="answer", title="this filter, and the others in grey")
     figure.tight_layout()
+    for part in (picture, own, now):
+        part.set_animated(True)
     return {"picture": picture, "own": own, "now": now}
 
 # %% ../nbs/24_looking_inside.ipynb #f537e5ec

@@ -937,12 +937,11 @@ def _triplet_panels(figure, story):
         grid = figure.add_gridspec(2, 4, width_ratios=(3.4, 1, 1, 1))
         left, line = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[1, 1:])
         faces = [figure.add_subplot(grid[0, k]) for k in (1, 2, 3)]
-    parts, names = {"dots": {}}, ("anchor", "positive", "negative")
+    dots, parts, names = {}, {}, ("anchor", "positive", "negative")
     for label in (0, 1):
         look = LOOKS[label]
-        parts["dots"][label] = left.scatter([], [], s=22, alpha=.7, linewidth=0,
-                                            color=look["color"], marker=look["marker"],
-                                            label=look["label"])
+        dots[label] = left.scatter([], [], s=22, alpha=.7, linewidth=0, color=look["color"],
+                                   marker=look["marker"], label=look["label"])
     parts["line p"], = left.plot([], [], color="black", linestyle="-", label="positive")
     parts["line n"], = left.plot([], [], color="black", linestyle=":", label="negative")
     parts["here"], = left.plot([], [], "o", markersize=11, markerfacecolor="none", color="black")
@@ -959,7 +958,9 @@ def _triplet_panels(figure, story):
     line.set(xlim=(0, 4), ylim=(-.7, 1.7), yticks=[0, 1], yticklabels=["other", "same"],
              xlabel="squared distance to the anchor")
     figure.tight_layout()
-    return parts
+    for part in (*dots.values(), *parts.values()):
+        part.set_animated(True)
+    return parts | {"dots": dots}
 
 # %% ../nbs/26_metric_learning.ipynb #911bbc52
 class TripletExplorer(Explorer):

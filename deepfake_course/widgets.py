@@ -16,8 +16,11 @@ from io import BytesIO
 import ipywidgets
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.legend import Legend
 
 from .metrics import at_prevalence, check_scores, confusion, roc
 from .plots import plot_roc, plot_scores, style
@@ -26,9 +29,22 @@ from .plots import plot_roc, plot_scores, style
 def figure_png(
     figure:Figure, # A figure on an Agg canvas
 )->bytes: # A PNG file
-    "The figure as it looks now."
-    png = BytesIO()
-    figure.canvas.print_png(png, pil_kwargs={"compress_level": 1}) # savefig lays out once more
+    "The figure as it looks now; what is animated goes onto a copy of the rest, if that is `kept`."
+    canvas, png = figure.canvas, BytesIO()
+    moving = sorted(figure.findobj(Artist.get_animated), key=Artist.get_zorder)
+    built, (key, size, rest) = getattr(figure, "_kept", None), getattr(figure, "_rest", (None,)*3)
+    same = built and built is key and built[2] == figure.axes and size == figure.bbox.bounds
+    if not (moving and same):
+        canvas.draw() # leaves out what is animated
+        on_top = (legend.get_window_extent() for legend in figure.findobj(Legend))
+        rest = [canvas.copy_from_bbox(place) for place in (figure.bbox, *on_top)]
+        figure._rest = built, figure.bbox.bounds, rest
+    canvas.restore_region(rest[0])
+    for artist in moving:
+        figure.draw_artist(artist)
+    for legend in rest[1:]:
+        canvas.restore_region(legend)
+    imsave(png, canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
     return png.getvalue()
 
 # %% ../nbs/03_widgets.ipynb #23e5dab0
@@ -37,7 +53,8 @@ def kept(
     key, # What the unmoving part depends on, compared with ==
     build:Callable, # build(figure) -> parts; called only when the key is new
 )->object: # What `build` returned for this key
-    "The parts of a figure that was built once and is drawn often."
+    """The parts of a figure that was built once and is drawn often.
+    Those that move may be `set_animated`: only they are drawn again then."""
     old_key, parts, axes = getattr(figure, "_kept", (None, None, None))
     if old_key != key or axes != figure.axes:
         figure.clear()
@@ -123,6 +140,8 @@ def _panels(figure, y, score):
     left.legend(loc="lower right", fontsize=8)
     right.legend(loc="upper left", fontsize=8)
     figure.tight_layout()
+    for part in (now, best, same, cut):
+        part.set_animated(True)
     return {"now": now, "best": best, "same": same, "cut": cut}
 
 # %% ../nbs/03_widgets.ipynb #f615de7f
