@@ -1,4 +1,5 @@
 """Lesson 31: batches of repairs held to a plain loop, the search to libraries, controls, attackers, bad input, bench."""
+import json
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -11,18 +12,22 @@ from matplotlib.figure import Figure
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
+from typer.testing import CliRunner
 
 from deepfake_course import _bench, _bench_adversaries
 from deepfake_course._attack import load_detector
+from deepfake_course._cli import app
 from deepfake_course.attacks import Robustness, deepfool, fgsm, log_odds, pgd
-from deepfake_course.core import HEADLINES
+from deepfake_course.core import HEADLINES, to_batch
+from deepfake_course.intra_database import find_faces
 from deepfake_course.mesonet import LargeNet, Meso4, MesoInception4
 from deepfake_course.post_training import (
     CONTROLS, BoundaryExplorer, PlaneNet, PostSettings, PostTrained, SplitNet, Support, XceptionNet, _base, _fold,
     boundary_story, cosine, draw_boundary, draw_pipeline, draw_support, nearest, neighbourhood, post_train,
     post_train_one, remember, self_attack, unknown_pictures, verdict,
 )  # fmt: skip
-from deepfake_course.training import Examples, TinyNet
+from deepfake_course.samples import load_samples
+from deepfake_course.training import Examples, TinyNet, face_examples
 
 torch.set_num_threads(1)
 SIDE, FAST = 32, 0.02  # a rate at which something happens
@@ -422,3 +427,45 @@ def test_the_folds_hold_people_out():
     assert _base and _fold  # the recorded rows rest on them
     names = {name for module, name in HEADLINES if module == "post_training"}
     assert {"_normal", "_robust", "_normal_1_freeze", "_robust_2_all", "_pgd_through", "_wrong_labels"} <= names
+
+
+# the command
+
+OWN = """
+import numpy as np
+import torch
+
+from deepfake_course.core import to_batch
+from deepfake_course.intra_database import find_faces
+from deepfake_course.post_training import PostSettings, PostTrained, SplitNet, remember
+from deepfake_course.samples import load_samples
+from deepfake_course.training import TinyNet, face_examples
+
+torch.manual_seed(0)
+rows = find_faces(load_samples("C"), k=1)
+known = face_examples(rows[rows["face"]], 32)
+net = SplitNet(TinyNet().eval())
+support = remember(net, to_batch(known.x), torch.tensor(known.y))
+settings = PostSettings(1, tau=None, top=16, support="first", rate=.5, steps=2)  # all are near: no ties
+repaired = PostTrained(net, support, settings)
+"""
+
+
+def test_the_command_attacks_a_detector_that_repairs_itself(tmp_path):
+    "Exercise 5 of the lesson; without an attack it says what the detector itself says."
+    path = tmp_path / "own.py"
+    path.write_text(OWN, encoding="utf-8")
+    args = ["attack", "--detector", f"{path}:repaired", "--data", "A", "--side", "32", "--epsilons", "0,4", "--json"]
+    found = CliRunner().invoke(app, args)
+    assert found.exit_code == 0, found.output
+    rows = {(row["attack"], row["epsilon_255"]): row for row in json.loads(found.stdout)}
+    names = {}
+    exec(OWN, names)
+    faces = find_faces(load_samples("A"), k=1)
+    asked = face_examples(faces[faces["face"]], 32)
+    with torch.no_grad():
+        said = names["repaired"](to_batch(asked.x)), log_odds(names["net"], to_batch(asked.x))
+    right = [((one > 0).numpy() == (asked.y == 1)).mean() for one in said]
+    assert not torch.allclose(*said), "nothing was repaired"
+    assert rows["fgsm", 0]["accuracy"] == rows["pgd", 0]["accuracy"] == round(right[0], 4)
+    assert rows["pgd", 4]["accuracy"] <= rows["fgsm", 4]["accuracy"] <= rows["fgsm", 0]["accuracy"]
