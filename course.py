@@ -44,6 +44,7 @@ LOCK = ROOT / ".venv.lock"
 FIRST_LESSON, WIDGETS = "nbs/00_core.ipynb", "_widgets.ipynb"
 CPU_INDEX = os.environ.get("DEEPFAKE_COURSE_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 KEEP_LITTLE = ["-o", "tmp_path_retention_count=1", "-o", "tmp_path_retention_policy=failed"]
+TWO_WORKERS = ["-n", "2", "--dist", "loadfile"]  # of pytest-xdist: a file's tests stay together, and share what they make
 LESSON_SECONDS, TEST_SECONDS = 1500, 3600
 GB = 10**9
 
@@ -650,7 +651,8 @@ def test(args, rest):
         verdict = test_isolated(env) if args.isolated else test_lessons(env)
         print(f"Lessons: {verdict or 'all passed'}.", flush=True)
     paths = [] if any((ROOT / arg.split("::")[0]).exists() for arg in rest) else ["tests"]
-    code = timed([str(PYTHON), "-m", "pytest", *KEEP_LITTLE, *paths, *rest], TEST_SECONDS, env)
+    two = [] if any(arg.startswith(("-n", "-s", "--pdb", "-p")) for arg in rest) else TWO_WORKERS
+    code = timed([str(PYTHON), "-m", "pytest", *KEEP_LITTLE, *two, *paths, *rest], TEST_SECONDS, env)
     return code or (1 if verdict else 0)
 
 

@@ -36,6 +36,17 @@ def _restore_cache():
         os.environ["DEEPFAKE_COURSE_CACHE"] = KEPT_CACHE
 
 
+def pytest_sessionfinish(session):
+    "A worker of pytest-xdist hands its times to the process that prints them."
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["times"] = session.config.stash[TIMES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    node.config.stash[TIMES].extend(map(tuple, getattr(node, "workeroutput", {}).get("times", [])))
+
+
 def pytest_terminal_summary(terminalreporter, config):
     "Seconds per lesson, slowest first: printed, never asserted."
     rows = sorted(((seconds, name) for name, seconds in config.stash[TIMES]), reverse=True)

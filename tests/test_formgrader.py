@@ -20,11 +20,11 @@ class ClassServer(Server):
         super().__init__(home)
         self.folder = folder
 
-    def command(self, room, notebook):
+    def command(self, room):
         start = ("import os, sys; os.chdir(sys.argv[1]); os.environ['PYTHONPATH'] = sys.argv[2]; "
                  "os.execv(sys.executable, [sys.executable, *sys.argv[3:]])")  # fmt: skip
         packages = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-        return [sys.executable, "-c", start, str(self.folder), packages, *super().command(room, notebook)[1:]]
+        return [sys.executable, "-c", start, str(self.folder), packages, *super().command(room)[1:]]
 
 
 def student(nb, who, change=None):
