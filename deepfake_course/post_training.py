@@ -342,8 +342,9 @@ def _train(net, support, x, rows, counts, s, part):
 
 
 def _stack(net, n, names):
-    return {name: v.detach().expand(n, *v.shape).clone() for name, v in net.named_parameters()
-            if name in names}
+    plain = torch.contiguous_format
+    return {name: v.detach().expand(n, *v.shape).clone(memory_format=plain)
+            for name, v in net.named_parameters() if name in names}
 
 
 def _train_heads(net, support, rows, counts, s):
@@ -438,6 +439,8 @@ def _answer(net, state, x, here=None, part=8):
         here = net.embed(x) if here is None else here
         out = (state[_HEAD[0]] @ here[:, :, None])[..., 0] + state[_HEAD[1]]
     else:
+        # under vmap, PyTorch 2.15 has a wrong slope for a norm behind weights in channels_last
+        state = {name: v.contiguous() for name, v in state.items()}
         call = vmap(lambda weights, one: functional_call(net, weights, (one[None],))[0])
         out = torch.cat([call({name: v[k:k + part] for name, v in state.items()}, x[k:k + part])
                          for k in range(0, len(x), part)])

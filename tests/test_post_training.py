@@ -469,3 +469,21 @@ def test_the_command_attacks_a_detector_that_repairs_itself(tmp_path):
     assert not torch.allclose(*said), "nothing was repaired"
     assert rows["fgsm", 0]["accuracy"] == rows["pgd", 0]["accuracy"] == round(right[0], 4)
     assert rows["pgd", 4]["accuracy"] <= rows["fgsm", 4]["accuracy"] <= rows["fgsm", 0]["accuracy"]
+
+
+@pytest.mark.parametrize("control", [None, "noise"])
+def test_slopes_through_a_repair_are_those_of_a_loop_however_weights_lie_in_memory(control):
+    "PyTorch's vmap has a wrong slope for batch norms behind weights in channels_last, which `fit` makes."
+    net = detector(lambda: Meso4(SIDE, 0.1))
+    net.to(memory_format=torch.channels_last)
+    support = remember(net, pictures(24), torch.arange(24) % 2)
+    settings = PostSettings(tau=None, rate=FAST, steps=2, freeze=False, norms="frozen")
+    x = pictures(3, 5).requires_grad_(True)
+    (ours,) = torch.autograd.grad(PostTrained(net, support, settings, control=control)(x).sum(), x)
+    made = post_train(net, support, x.detach(), settings, control)
+    for k in range(len(x)):
+        own = deepcopy(net)
+        own.load_state_dict({name: value[k] for name, value in made.state.items()}, strict=False)
+        one = x.detach()[k : k + 1].requires_grad_(True)
+        (theirs,) = torch.autograd.grad(log_odds(own, one).sum(), one)
+        torch.testing.assert_close(ours[k], theirs[0], rtol=1e-6, atol=1e-9)
