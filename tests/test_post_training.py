@@ -474,7 +474,7 @@ def test_the_command_attacks_a_detector_that_repairs_itself(tmp_path):
 @pytest.mark.parametrize("control", [None, "noise"])
 def test_slopes_through_a_repair_are_those_of_a_loop_however_weights_lie_in_memory(control):
     "PyTorch's vmap has a wrong slope for batch norms behind weights in channels_last, which `fit` makes."
-    net = detector(lambda: Meso4(SIDE, 0.1))
+    net, _ = detector(lambda: Meso4(SIDE, 0.1))
     net.to(memory_format=torch.channels_last)
     support = remember(net, pictures(24), torch.arange(24) % 2)
     settings = PostSettings(tau=None, rate=FAST, steps=2, freeze=False, norms="frozen")
