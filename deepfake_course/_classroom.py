@@ -11,19 +11,21 @@ import csv
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
 import shutil
 import tempfile
 import time
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
 from . import _grader
-from ._grader import is_test, meta, text
-from ._homework import check_data, student_id
+from ._grader import is_test, meta, printable, text
+from ._homework import PLACEHOLDER, check_data, student_id
 from ._sandbox import Refused, why_not
 from .core import atomic_write
 
@@ -118,14 +120,13 @@ def _naive(moment):
 
 def inspect(data: bytes, master: dict) -> tuple[str, list, dict | None]:
     """What is wrong with a submitted file, what is to be noted, and the notebook."""
-    if len(data) > LARGEST:
-        return f"the file has {len(data) / 1e6:.0f} MB: clear the outputs and hand it in again", [], None
     try:
         nb = json.loads(data.decode("utf-8-sig"))
         cells = nb["cells"]
         sane = isinstance(cells, list) and all(
             isinstance(cell, dict) and cell.get("cell_type") in ("code", "markdown", "raw")
-            and isinstance(text(cell), str) and isinstance(cell.get("metadata", {}), dict) for cell in cells)
+            and isinstance(text(cell), str) and isinstance(cell.get("metadata", {}), dict)
+            and isinstance(meta(cell).get("grade_id", ""), str) for cell in cells)
     except (ValueError, KeyError, TypeError, RecursionError):
         sane = False
     if not sane:
@@ -133,10 +134,15 @@ def inspect(data: bytes, master: dict) -> tuple[str, list, dict | None]:
     return (*_compare(nb, master), nb)
 
 
+def _language(nb):
+    """What a notebook says that it is written in, or None."""
+    told = nb.get("metadata") if isinstance(nb.get("metadata"), dict) else {}
+    spec, info = (told.get(name) if isinstance(told.get(name), dict) else {} for name in ("kernelspec", "language_info"))
+    return spec.get("language") or info.get("name")
+
+
 def _compare(nb, master):
-    language = nb.get("metadata", {}) if isinstance(nb.get("metadata"), dict) else {}
-    language = (language.get("kernelspec") or {}).get("language") or (language.get("language_info") or {}).get("name")
-    if language not in (None, "python"):
+    if (language := _language(nb)) not in (None, "python"):
         return f"its kernel is {language}, and the assignment is in Python: open it with a Python kernel and save it", []
     wanted = {meta(cell)["grade_id"]: cell for cell in master["cells"] if meta(cell)}
     tests = {name for name, cell in wanted.items() if is_test(cell)}
@@ -146,13 +152,23 @@ def _compare(nb, master):
                 "the assignment", [])
     if not tests & set(had):
         return "this is another assignment, or one of another year", []
+    return (problem, []) if (problem := _cells_problem(nb, wanted)) else _editions(nb, wanted)
+
+
+def _cells_problem(nb, wanted):
+    """Whether the assignment's cells are there, once each and of their kind; empty if so."""
+    kinds = [(meta(cell).get("grade_id"), cell.get("cell_type")) for cell in nb["cells"] if meta(cell).get("grade_id")]
+    had = [name for name, _ in kinds]
     twice = sorted({name for name in had if had.count(name) > 1})
     if twice:
-        return f"cells are there twice: {', '.join(twice)}; delete the copies", []
+        return f"cells are there twice: {', '.join(twice)}; delete the copies"
     gone = [name for name in wanted if name not in had]
     if gone:
-        return f"cells were deleted: {', '.join(gone)}; copy the answers into a fresh copy of the assignment", []
-    return _editions(nb, wanted)
+        return f"cells were deleted: {', '.join(gone)}; copy the answers into a fresh copy of the assignment"
+    other = [name for name, kind in kinds if name in wanted and kind != wanted[name]["cell_type"]]
+    if other:
+        return f"cells are of another kind than they were: {', '.join(other)}; make them code or Markdown again"
+    return ""
 
 
 def _editions(nb, wanted):
@@ -173,7 +189,7 @@ def _editions(nb, wanted):
 def _candidates(path, work, name):
     """(raw name of the student, notebook or None, what is wrong, file as shown, time) of all that came in."""
     path = Path(path)
-    if path.suffix.lower() == ".zip":
+    if path.is_file() and path.suffix.lower() == ".zip":
         path = _unpack(path, Path(tempfile.mkdtemp(dir=work)))
     if path.is_file():
         return [_one_file(path, path.name, name, work)]
@@ -185,7 +201,18 @@ def _candidates(path, work, name):
         inside = _children(inside[0])  # the one folder that many archives begin with
     if not inside:
         raise ValueError(f"{path.name} is empty: there is nothing to collect")
-    return [_one_folder(one, name) if one.is_dir() else _one_file(one, one.name, name, work) for one in inside]
+    return [_one(one, name, work) for one in inside]
+
+
+def _one(path, name, work):
+    """A folder or file that came in; whatever is wrong with it is its own matter, not the class's."""
+    shown = printable(path.name)
+    try:
+        if path.is_symlink():
+            return _raw(shown, name), None, f"{shown} is a link: hand in the file itself", shown, path.lstat().st_mtime
+        return _one_folder(path, name) if path.is_dir() else _one_file(path, shown, name, work)
+    except Exception as error:  # names, times, encodings: a stranger's disk has errors of its own
+        return _raw(shown, name), None, f"{shown} cannot be read ({type(error).__name__}: {error})", shown, time.time()
 
 
 def _children(folder):
@@ -208,15 +235,17 @@ def _unpack(path, target):
                     shutil.copyfileobj(data, file)
                 moment = time.mktime((*part.date_time, 0, 0, -1))
                 os.utime(place, (moment, moment))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError,
+            OverflowError) as error:
         raise ValueError(f"{path.name} is no zip that can be read ({error})") from None
     return target
 
 
 def _raw(stem, name):
     """The student in a file's or folder's name: what an LMS adds around it is taken off."""
-    stem = re.sub(rf"[_\- ]?{name}[_\- ]attempt[_\- ].*$", "", stem)
-    stem = re.sub(r"_assignsubmission_file_?$", "", stem)
+    stem = re.sub(rf"[_\- ]?{name}[_\- ]attempt[_\- ].*$", "", stem)  # a hub
+    stem = re.sub(r"(_\d+)?_assignsubmission_file_?$", "", stem)  # Moodle: its number is another in each assignment
+    stem = re.sub(rf"(_LATE)?_\d+_\d+_{name}([-_ ]?\(?\d+\)?)?$", "", stem)  # Canvas: so is its second number
     return re.sub(rf"[_\- ]?{name}(?=( \(\d+\))?$)", "", stem)
 
 
@@ -235,12 +264,18 @@ def _one_file(path, shown, name, work):
 
 
 def _one_folder(folder, name, raw=None):
-    raw, found = _raw(raw or folder.name, name), []
+    raw, found = _raw(raw or printable(folder.name), name), []
     for path in sorted(folder.rglob("*.ipynb")):
-        if not set(SKIPPED) & set(path.parts) and not path.name.startswith("._"):
+        if not set(SKIPPED) & set(path.parts) and not path.name.startswith("._") and not path.is_dir():
             found.append(path)
     mine = [path for path in found if _is_of(path, name)] if len(found) > 1 else found
-    shown, when = folder.name, max((path.stat().st_mtime for path in mine), default=folder.stat().st_mtime)
+    shown = printable(folder.name)
+    when = max((path.lstat().st_mtime for path in mine), default=folder.stat().st_mtime)
+    links = [path for path in found if folder.resolve() not in path.resolve().parents or path.is_symlink()]
+    if links:
+        return raw, None, f"{shown} holds links ({links[0].name}): hand in the files themselves", shown, when
+    if not student_id(raw):
+        return raw, None, f"{shown} does not say whose it is: name it after the student's id", shown, when
     if not found:
         return raw, None, f"there is no notebook in {shown}", shown, when
     if not mine:
@@ -255,7 +290,7 @@ def _is_of(path, name):
     """Whether a notebook is of this assignment, by its cells, or if it has none, by its name."""
     try:
         ids = {meta(cell).get("grade_id") for cell in _read(path)["cells"]} - {None}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         return name in path.stem
     tests = {meta(cell)["grade_id"] for cell in _read(source(name))["cells"] if is_test(cell)}
     return bool(ids & tests) if ids else name in path.stem
@@ -277,6 +312,9 @@ def collect(folder: Path, name: str, paths: list, replace: bool = False) -> list
             if not problem and len(same) > 1:
                 row["problem"] = (f"{len(same)} files come down to the id {who} ({', '.join(sorted(map(repr, same)))}): "
                                   "rename them, or keep the one that counts")
+            size = path.stat().st_size if path and not row["problem"] else 0
+            if size > LARGEST:
+                row["problem"] = f"the file has {size / 1e6:.0f} MB: clear the outputs and hand it in again"
             data = path.read_bytes() if path and not row["problem"] else b""
             row["sha256"] = hashlib.sha256(data).hexdigest() if data else ""
             if _take_in(folder, name, row, data, master, rows, replace):
@@ -284,7 +322,7 @@ def collect(folder: Path, name: str, paths: list, replace: bool = False) -> list
         _note_likely_doubles(rows)
     record.parent.mkdir(exist_ok=True)
     with atomic_write(record) as file:
-        json.dump(rows, file, indent=1, ensure_ascii=False)
+        json.dump(rows, file, indent=1)
     return rows
 
 
@@ -296,6 +334,8 @@ def _take_in(folder, name, row, data, master, rows, replace):
         return False
     if not row["problem"]:
         row["problem"], row["notes"], nb = inspect(data, master)
+    if not row["problem"]:
+        row["notes"] += _whose(nb, row["student"])
     if not row["problem"] and before and not replace:
         row["problem"] = (f"{row['student']} has handed in {before[0]['file']} already, and that one counts; to take "
                           "this one instead: collect it again with --replace")
@@ -303,14 +343,28 @@ def _take_in(folder, name, row, data, master, rows, replace):
         return True
     for one in before:
         one["status"], one["problem"] = "replaced", f"{row['file']} was taken instead"
+    for one in rows:  # the same file, refused before
+        if one["student"].casefold() == row["student"].casefold() and one["sha256"] == row["sha256"] and one["status"] == "error":
+            one["status"], one["problem"] = "replaced", "taken after all, with --replace"
     place = folder / "submitted" / row["student"] / name
     place.mkdir(parents=True, exist_ok=True)
     with atomic_write(place / f"{name}.ipynb") as file:
-        json.dump(_tidy(nb), file)
+        json.dump(_tidy(_grader.overlay(master, nb)), file)
     with atomic_write(place / "timestamp.txt") as file:
         file.write(datetime.fromisoformat(row["submitted"]).strftime("%Y-%m-%d %H:%M:%S UTC"))
     row["status"] = "in"
     return True
+
+
+def _whose(nb, student):
+    """A note if the notebook was worked on under another id: then numbers in its words belong to other data."""
+    for cell in nb["cells"]:
+        if found := re.match(r"\s*STUDENT\s*=\s*([\"'])(.*?)\1", text(cell)):
+            own = student_id(found[2])
+            if own.casefold() not in (student.casefold(), student_id(PLACEHOLDER)):
+                return [f"STUDENT is {own!r} in the notebook, graded as {student!r}: its code runs on {student!r}'s data, "
+                        f"numbers in the answer in words are {own!r}'s"]
+    return []
 
 
 def _tidy(nb):
@@ -344,8 +398,12 @@ def _note_likely_doubles(rows):
 # Mark
 
 
-def grade(folder: Path, name: str, jobs: int = 2, unsafe: bool = False, progress=lambda done, all_: None) -> list[dict]:
-    """Grade what has been collected: student code in the sandbox, `jobs` at a time, then nbgrader's gradebook."""
+def grade(folder: Path, name: str, jobs: int = 2, unsafe: bool = False, progress=lambda done, all_: None,
+          again: bool = False) -> list[dict]:
+    """Grade what has been collected: student code in the sandbox, `jobs` at a time, then nbgrader's gradebook.
+
+    Files that were graded already are left alone, so that marks given by hand are not asked for a second time.
+    """
     if not unsafe and (why := why_not()):
         raise Refused(f"{why}. To run students' code without a sandbox, with your rights, add --unsafe")
     folder = _class_folder(folder, name)
@@ -356,7 +414,17 @@ def grade(folder: Path, name: str, jobs: int = 2, unsafe: bool = False, progress
         raise ValueError(f"no submission of {name} is in {folder}: collect some first")
     api, master = _nbgrader().api(folder), _read(folder / "source" / name / f"{name}.ipynb")
 
+    report_file = folder / "collected" / f"{name}.grading.json"
+    before = {one["student"]: one for one in (_read(report_file) if report_file.is_file() and not again else [])}
+
+    def known(row):
+        told = before.get(row["student"], {})
+        done = folder / "autograded" / row["student"] / name / f"{name}.ipynb"
+        return told if told.get("sha256") == row["sha256"] and not told["problem"] and done.is_file() else None
+
     def one(row):
+        if known(row):
+            return None, 0
         started, who = time.monotonic(), row["student"]
         nb = _grader.overlay(master, _read(folder / "submitted" / who / name / f"{name}.ipynb"))
         report = _grader.grade(nb, name, who, unsafe)
@@ -368,14 +436,18 @@ def grade(folder: Path, name: str, jobs: int = 2, unsafe: bool = False, progress
     told = []
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         for row, (report, seconds) in zip(rows, pool.map(one, rows)):
+            if report is None:
+                told.append(known(row))
+                progress(len(told), len(rows))
+                continue
             problem = _failed(api.autograde(name, row["student"], force=True, create=True))
             verdicts = {verdict.exercise: verdict.score for verdict in report.verdicts}
-            told.append({"assignment": name, "student": row["student"], "code": report.score,
+            told.append({"assignment": name, "student": row["student"], "sha256": row["sha256"], "code": report.score,
                          "seconds": round(seconds, 1), "problem": problem or report.problem, "exercises": verdicts,
                          "messages": {one.exercise: one.message for one in report.verdicts if one.message}})
             progress(len(told), len(rows))
-    with atomic_write(folder / "collected" / f"{name}.grading.json") as file:
-        json.dump(told, file, indent=1, ensure_ascii=False)
+    with atomic_write(report_file) as file:
+        json.dump(told, file, indent=1)
     return told
 
 
@@ -408,7 +480,7 @@ def export(folder: Path, to: Path | None = None) -> list[dict]:
     writer.writeheader()
     writer.writerows([{key: _cell(row.get(key)) for key in COLUMNS} for row in rows])
     with atomic_write(to or folder / "grades.csv", "wb") as file:
-        file.write("\ufeff".encode() + out.getvalue().encode())  # the mark tells Excel that names are in UTF-8
+        file.write("\ufeff".encode() + out.getvalue().encode("utf-8", "replace"))  # the mark tells Excel that names are in UTF-8
     return rows
 
 
@@ -451,8 +523,18 @@ def validate(path: Path, student: str = "") -> list[dict]:
     if not tests:
         raise ValueError(f"{path.name} has no test cells: it is no assignment, or its cells' notes were stripped")
     report = _grader.try_out(nb, path.stem, student)
-    return [{"exercise": one.exercise, "points": one.points, "ok": not one.message, "message": one.message}
+    rows = [{"exercise": one.exercise, "points": one.points, "ok": not one.message, "message": one.message}
             for one in report.verdicts]
+    for cell in nb["cells"]:
+        if cell.get("cell_type") == "markdown" and meta(cell).get("solution"):
+            empty = text(cell).strip() in ("", "*Your answer here.*")
+            rows.append({"exercise": meta(cell)["grade_id"], "points": meta(cell).get("points", 0), "ok": not empty,
+                         "message": "nothing is written yet; your teacher marks it" * empty})
+    own = next((name for name in NAMES if _is_of(path, name)), None) if SOURCES.is_dir() else None
+    wanted = {meta(cell)["grade_id"]: cell for cell in _read(source(own))["cells"] if meta(cell)} if own else {}
+    if problem := own and _cells_problem(nb, wanted):
+        rows.append({"exercise": "the notebook", "points": 0, "ok": False, "message": f"it will not be accepted: {problem}"})
+    return rows
 
 
 def _open(path):

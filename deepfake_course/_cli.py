@@ -732,6 +732,7 @@ def assignments_collect(
 @assignments_app.command("grade", epilog="Example: deepfake-course assignments grade intra_database --jobs 2")
 @friendly
 def assignments_grade(names: Tasks = None, folder: Class = Path("class"), jobs: Jobs = 2, unsafe: Unsafe = False,
+                      again: Annotated[bool, typer.Option(help="Also what was graded before.")] = False,
                       json_: Json = False):
     """Grade what was collected: student code in a sandbox, hidden tests in another process, marks into nbgrader."""
     from . import _classroom
@@ -740,7 +741,7 @@ def assignments_grade(names: Tasks = None, folder: Class = Path("class"), jobs: 
         if sys.stderr.isatty():
             typer.echo(f"\r{done}/{count} ", nl=done == count, err=True)
 
-    rows = _each(names, folder, lambda name: _classroom.grade(folder, name, jobs, unsafe, progress))
+    rows = _each(names, folder, lambda name: _classroom.grade(folder, name, jobs, unsafe, progress, again))
     if json_:
         _print_json(rows)
     else:

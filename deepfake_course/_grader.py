@@ -11,6 +11,7 @@ import copy
 import json
 import re
 import threading
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,11 +20,12 @@ import numpy as np
 from . import _homework
 from ._sandbox import Stopped, Worker
 from ._wire import WireError
-from ._worker import PATIENCE
+from ._worker import KEPT, PATIENCE, PICTURE
 
 BEGIN, END = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 CELL_SECONDS, ASK_SECONDS = 30, 20  # of the processor: a busy machine must not cost a student points
-ALL_SECONDS = 300  # on the clock, for a whole notebook
+ALL_SECONDS = 300  # on the clock, for a whole notebook and all questions to it
+MOST_OUTPUTS = 60  # of a cell, and parts of one output
 STUB = 'raise NotImplementedError("write the missing lines of this exercise here")'
 
 
@@ -130,13 +132,27 @@ def exercises(nb: dict) -> dict:
 
 
 def overlay(source: dict, submission: dict) -> dict:
-    """The submission with every locked cell as the teacher has it, as nbgrader does it."""
-    locked = {meta(cell)["grade_id"]: text(cell) for cell in source["cells"]
-              if meta(cell).get("locked") or is_test(cell)}
+    """The submission as it is graded: what is a test, what it is worth and all locked text are the teacher's.
+
+    Notes of nbgrader in a submission are not believed. A cell that the source does not know by its name, or that is
+    there a second time, is a plain cell: otherwise a student could bring a "hidden test", and it would run here.
+    """
+    wanted = {meta(cell)["grade_id"]: cell for cell in source["cells"] if meta(cell).get("grade_id")}
     nb = copy.deepcopy(submission)
     for cell in nb["cells"]:
-        if (name := meta(cell).get("grade_id")) in locked:
-            cell["source"] = locked[name]
+        name, checksum = meta(cell).get("grade_id"), meta(cell).get("checksum")
+        own = wanted.pop(name, None) if isinstance(name, str) else None
+        notes = {"checksum": checksum} if own and isinstance(checksum, str) else {}  # of an untouched answer in words
+        cell["metadata"] = {"nbgrader": notes | copy.deepcopy(meta(own))} if own else {}
+        if own:
+            cell["cell_type"] = own["cell_type"]
+            if meta(own).get("locked") or is_test(own):
+                cell["source"] = text(own)
+        if cell["cell_type"] == "code":
+            cell.setdefault("outputs", [])
+            cell.setdefault("execution_count", None)
+        else:
+            cell.pop("outputs", None), cell.pop("execution_count", None)
     return nb
 
 
@@ -150,14 +166,15 @@ class StudentError(AssertionError):
 class Asked:
     """Puts the questions of hidden tests to a worker."""
 
-    def __init__(self, worker: Worker, student: str):
-        self.worker, self.student, self.gone = worker, student, ""
+    def __init__(self, worker: Worker, student: str, until: float = float("inf")):
+        self.worker, self.student, self.until, self.gone = worker, student, until, ""
 
     def _call(self, order):
         if self.gone:
             raise StudentError(self.gone)
+        left = max(self.until - time.monotonic(), 0.1)
         try:
-            answer = self.worker.call(order, PATIENCE * order.get("seconds", ASK_SECONDS) + 5)
+            answer = self.worker.call(order, min(PATIENCE * order.get("seconds", ASK_SECONDS) + 5, left))
         except Stopped as why:
             self.gone = str(why)
             raise StudentError(self.gone) from None
@@ -214,31 +231,55 @@ def _failure(outputs):
     return ""
 
 
+def _because(failed, broken):
+    """A test that misses a name says why it is missing, if a cell before it failed."""
+    return f"the cell before fails: {broken}" if broken and failed.startswith("NameError") else failed
+
+
 def _judge(nb, ran, assignment, asked):
     """Verdicts of all exercises, given what the cells wrote when they ran."""
-    verdicts, codes = [], [cell for cell in nb["cells"] if cell["cell_type"] == "code"]
+    verdicts, codes, broken = [], [cell for cell in nb["cells"] if cell["cell_type"] == "code"], ""
     for cell, outputs in zip(codes, ran):
         if not is_test(cell):
+            broken = broken or _failure(outputs)
             continue
         seen, hidden = split(text(cell))
         verdict = Verdict(meta(cell)["grade_id"], float(meta(cell)["points"]))
-        verdict.message = _failure(outputs) or hidden_problem(hidden, assignment, asked)
+        failed, broken = _because(_failure(outputs), broken), ""
+        verdict.message = printable(failed or hidden_problem(hidden, assignment, asked))
         verdict.score = 0.0 if verdict.message else verdict.points
         verdicts.append(verdict)
     return verdicts
 
 
 def _checked(ran, count):
-    """What the worker says that its cells wrote, if it has that form."""
+    """What the worker says that its cells wrote, if it has that form; it may not keep to the limits, so cut it here."""
     if not isinstance(ran, list) or len(ran) != count:
         raise StudentError("the notebook's outputs cannot be read")
-    return [[plain(one) for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
-            for outputs in ran]
+    return [[_cut(plain(one)) for one in outputs[:MOST_OUTPUTS] if isinstance(one, dict)]
+            if isinstance(outputs, list) else [] for outputs in ran]
 
 
 def plain(thing):
     """As JSON has it: text and dicts, nothing else."""
     return json.loads(json.dumps(thing, default=str))
+
+
+def _cut(thing, most=KEPT):
+    if isinstance(thing, str):
+        return thing if len(thing) <= most + 100 else thing[:most]
+    if isinstance(thing, list):
+        return [_cut(part, most) for part in thing[:MOST_OUTPUTS]]
+    if isinstance(thing, dict):
+        return {name[:100]: _cut(part, PICTURE if name == "image/png" else most)
+                for name, part in list(thing.items())[:MOST_OUTPUTS]}
+    return thing
+
+
+def printable(said: str) -> str:
+    """A stranger's text without what steers a terminal or cannot be encoded."""
+    said = said.encode("utf-8", "replace").decode()
+    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in said)
 
 
 def grade(nb: dict, assignment: str, student: str, unsafe: bool = False, all_seconds: float = ALL_SECONDS) -> Report:
@@ -247,7 +288,7 @@ def grade(nb: dict, assignment: str, student: str, unsafe: bool = False, all_sec
     codes = [cell for cell in nb["cells"] if cell["cell_type"] == "code"]
     sources = [visible(text(cell)) if is_test(cell) else text(cell) for cell in codes]
     with Worker(student, unsafe) as worker:
-        asked = Asked(worker, student)
+        asked = Asked(worker, student, time.monotonic() + all_seconds)
         try:
             answer = worker.call({"do": "run", "cells": sources, "seconds": CELL_SECONDS}, all_seconds)
             if not isinstance(answer, dict) or "ok" not in answer:
@@ -266,8 +307,9 @@ def fill(nb: dict, report: Report) -> dict:
     codes = [cell for cell in nb["cells"] if cell["cell_type"] == "code"]
     verdicts = {verdict.exercise: verdict for verdict in report.verdicts}
     for cell in nb["cells"]:
-        if cell["cell_type"] != "code":  # nbgrader's pages show HTML as it is: a script would run in a teacher's browser
-            cell["source"] = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text(cell))
+        if cell["cell_type"] != "code":  # nbgrader's pages show HTML and follow links: a script would run in a teacher's
+            words = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text(cell)))  # browser, with the teacher's rights
+            cell["source"] = words.replace("](", "]&#40;").replace("]:", "]&#58;").replace("][", "]&#91;")
     for cell, outputs in zip(codes, report.outputs):
         cell["outputs"], cell["execution_count"] = [_well_formed(one) for one in outputs], None
         if is_test(cell):
@@ -312,9 +354,13 @@ def try_out(nb: dict, assignment: str, student: str) -> Report:
             report.problem, report.outputs = str(why), [[] for _ in codes]
     begun = next((_failure(outputs) for cell, outputs in zip(codes, report.outputs)
                   if meta(cell).get("locked") and not is_test(cell)), "")
+    broken = ""
     for cell, outputs in zip(codes, report.outputs):
-        if is_test(cell):
-            message = report.problem or begun or _failure(outputs)
+        if not is_test(cell):
+            broken = broken or _failure(outputs)
+        else:
+            message = report.problem or begun or _because(_failure(outputs), broken)
+            broken = ""
             report.verdicts.append(Verdict(meta(cell)["grade_id"], float(meta(cell)["points"]), 0.0, message))
     return report
 

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import queue
+import select
 import shutil
 import signal
 import subprocess
@@ -137,7 +138,7 @@ class Worker:
     def __init__(self, student: str = "", unsafe: bool = False, memory: int = 3 * GB, processes: int = 64):
         if not unsafe and (why := why_not()):
             raise Refused(f"{why}. To run students' code without a sandbox, with your rights, add --unsafe")
-        limits = {"AS": 4 * memory, "DATA": memory, "FSIZE": GB // 4, "CORE": 0}
+        limits = {"AS": 4 * memory, "DATA": memory, "FSIZE": GB // 32, "NOFILE": 128, "CORE": 0}
         if not unsafe:
             limits["NPROC"] = processes
             limits |= {"user": _user()} if _root() else {}
@@ -157,7 +158,7 @@ class Worker:
                                         env=env, cwd=self.place and self.place.name, start_new_session=True, bufsize=0)
         self.arrived = queue.Queue(16)  # a flood of output waits in the pipe, not in our memory
         threading.Thread(target=self._listen, daemon=True).start()
-        self.left = b""
+        self.left, self.looked = b"", 0.
 
     def _listen(self):
         try:
@@ -173,13 +174,10 @@ class Worker:
 
         def read(length):
             while len(self.left) < length:
-                if time.monotonic() > end:
-                    self.stop()
-                    raise Stopped(f"stopped after {seconds:.0f} s")
+                self._check(end, seconds)
                 try:
                     part = self.arrived.get(timeout=.25)
                 except queue.Empty:
-                    self._watch()
                     continue
                 if not part:
                     break
@@ -188,13 +186,35 @@ class Worker:
             return taken
 
         try:
-            self.process.stdin.write(_wire.pack(order))
+            self._send(_wire.pack(order), end, seconds)
             return _wire.receive(read)
         except (EOFError, BrokenPipeError):
             told = self.process.stderr.read(2000).decode(errors="replace").strip()
             self.stop()
             raise Stopped("the notebook ended its own process, or was stopped at a limit of memory or processes"
                           + (f" ({told.splitlines()[-1]})" if told else "")) from None
+
+    def _send(self, data, end, seconds):
+        """An order, written as far as the pipe takes it: somebody who does not read must not hold us up."""
+        view, pipe = memoryview(data), self.process.stdin.fileno()
+        if os.name != "posix":
+            self.process.stdin.write(view)
+            return
+        os.set_blocking(pipe, False)
+        while view:
+            self._check(end, seconds)
+            if select.select([], [pipe], [], .25)[1]:
+                view = view[os.write(pipe, view[: 1 << 16]):]
+
+    def _check(self, end, seconds):
+        """Is the time over? And, four times a second, is too much memory in use?"""
+        now = time.monotonic()
+        if now > end:
+            self.stop()
+            raise Stopped(f"stopped after {seconds:.0f} s")
+        if now > self.looked + .25:
+            self._watch()
+            self.looked = time.monotonic()
 
     def _watch(self):
         """All its processes together may not use more memory than one may."""

@@ -85,6 +85,8 @@ def _arrays(numbers):
 def _build(thing, arrays):
     if isinstance(thing, list):
         return [_build(part, arrays) for part in thing]
+    if isinstance(thing, str):
+        return thing.encode("utf-8", "replace").decode()  # half a character cannot be written down again
     if not isinstance(thing, dict):
         return thing
     if "array" in thing:
@@ -95,8 +97,11 @@ def _build(thing, arrays):
     if "frame" in thing:
         import pandas as pd
 
-        return pd.DataFrame({name: _build(part, arrays) for name, part in thing["frame"]}, index=range(thing["rows"]))
-    return {key: _build(part, arrays) for key, part in thing["dict"]}
+        columns = {_build(name, arrays): _build(part, arrays) for name, part in thing["frame"]}
+        if any(not isinstance(part, (list, np.ndarray)) or len(part) != thing["rows"] for part in columns.values()):
+            raise WireError("the answer is a table whose columns have not one length")
+        return pd.DataFrame(columns, index=range(thing["rows"] if columns else 0))
+    return {_build(key, arrays): _build(part, arrays) for key, part in thing["dict"]}
 
 
 def receive(read) -> object:

@@ -264,7 +264,7 @@ def test_later_files_do_not_replace_and_do_not_vanish(folder, tmp_path):
     rows = _classroom.collect(folder, NAME, [second])
     assert [row["status"] for row in rows] == ["in", "error"] and "--replace" in rows[1]["problem"]
     rows = _classroom.collect(folder, NAME, [second], replace=True)
-    assert [row["status"] for row in rows] == ["replaced", "error", "in"], rows
+    assert [row["status"] for row in rows] == ["replaced", "replaced", "in"], rows
     assert len(_classroom.export(folder)) == 3
 
 
@@ -295,7 +295,7 @@ def test_zips_of_learning_platforms(folder, tmp_path):
     nb = json.dumps(released(folder))
     moodle = lms(tmp_path / "moodle.zip", [f"Ana Müller_123_assignsubmission_file_/{NAME}.ipynb",
                                           f"Bo Ek_124_assignsubmission_file_/{NAME} (1).ipynb", "__MACOSX/x/._y.ipynb"], nb)
-    canvas = lms(tmp_path / "canvas.zip", [f"doedan_77_88_{NAME}.ipynb", f"roeeva_LATE_79_90_{NAME}.ipynb"], nb)
+    canvas = lms(tmp_path / "canvas.zip", [f"doedan_77_88_{NAME}.ipynb", f"roeeva_LATE_79_90_{NAME}-1.ipynb"], nb)
     hub = tmp_path / "hub"
     put(hub, f"kim_{NAME}_attempt_2026-11-20-10-00-00_{NAME}.ipynb", nb)
     inner = io.BytesIO()
@@ -304,7 +304,7 @@ def test_zips_of_learning_platforms(folder, tmp_path):
         archive.writestr("work/attacks.ipynb", json.dumps(released(folder, "attacks")))
     (hub / "lee.zip").write_bytes(inner.getvalue())
     rows = _classroom.collect(folder, NAME, [moodle, canvas, hub])
-    assert {row["student"] for row in rows} == {"Ana_Müller_123", "Bo_Ek_124", "doedan_77_88", "roeeva_LATE_79_90", "kim", "lee"}
+    assert {row["student"] for row in rows} == {"Ana_Müller", "Bo_Ek", "doedan", "roeeva", "kim", "lee"}
     assert all(row["status"] == "in" for row in rows), rows
 
 
@@ -322,6 +322,134 @@ def test_a_zip_that_leads_out_or_is_none(folder, tmp_path):
 
 def test_a_spreadsheet_runs_no_formula():
     assert _classroom._cell("=HYPERLINK(1)") == "'=HYPERLINK(1)" and _classroom._cell(2.0) == "2"
+
+
+# What a stranger can send
+
+
+def bonus(nb):
+    "A hidden test of the student's own, which would run with the teacher's rights."
+    payload = f"{_grader.BEGIN}\nopen({str(CANARY)!r}, 'w').write('here')\n{_grader.END}"
+    for name in ("bonus", "test-strangers"):
+        notes = {"grade": True, "solution": False, "locked": True, "grade_id": name, "points": 50, "schema_version": 3}
+        nb["cells"].append({"cell_type": "code", "id": name, "source": payload, "metadata": {"nbgrader": notes}, "outputs": []})
+
+
+def renote(name, **changes):
+    def bend(nb):
+        cell = next(cell for cell in nb["cells"] if meta(cell).get("grade_id") == name)
+        cell["metadata"]["nbgrader"] |= changes
+
+    return bend
+
+
+def raw(nb):
+    next(cell for cell in nb["cells"] if is_test(cell))["cell_type"] = "raw"
+
+
+CANARY = Path(os.environ.get("TMPDIR", "/tmp")) / f"canary-{os.getpid()}"
+
+
+def test_a_test_that_a_student_brings_is_no_test(folder, tmp_path):
+    nb, place = solved(released(folder), NAME), tmp_path / "in"
+    payload = f"{_grader.BEGIN}\nopen({str(CANARY)!r}, 'w').write('here')\n{_grader.END}"
+    bad = {"bonus": lambda nb: (bonus(nb), nb["cells"].pop()), "gap": renote("strangers", grade=True, solution=False, points=9),
+           "worth": renote("test-strangers", points=100), "word": renote("test-strangers", points="abc"),
+           "open": renote("test-strangers", solution=True), "less": renote("test-strangers", grade=False)}  # fmt: skip
+    for who, bend in bad.items():
+        mine = entry(nb, bend)
+        if who == "gap":
+            next(cell for cell in mine["cells"] if meta(cell).get("grade_id") == "strangers")["source"] += "\n" + payload
+        put(place, f"{who}/{NAME}.ipynb", mine)
+    put(place, f"honest/{NAME}.ipynb", nb)
+    put(place, f"raw/{NAME}.ipynb", entry(nb, raw))
+    put(place, f"twice/{NAME}.ipynb", entry(nb, bonus))
+    rows = {row["student"]: row for row in _classroom.collect(folder, NAME, [place])}
+    assert "another kind" in rows["raw"]["problem"] and "there twice: test-strangers" in rows["twice"]["problem"]
+    told = {row["student"]: row["code"] for row in _classroom.grade(folder, NAME, unsafe=UNSAFE)}
+    assert not CANARY.exists(), "a submission ran in the grader"
+    assert told == dict.fromkeys([*bad, "honest"], 9.0)
+    points = {row["student"]: (row["points"], row["max"]) for row in _classroom.export(folder) if row["status"] != "error"}
+    assert set(points.values()) == {(9.0, 12.0)}
+    for path in folder.glob(f"submitted/*/{NAME}/{NAME}.ipynb"):  # put there without `collect`, as an exchange does
+        path.write_text(json.dumps(entry(json.loads(path.read_text()), bonus)), encoding="utf-8")
+    from deepfake_course import _nbgrader
+
+    _grader._done.clear()
+    os.environ |= {"DEEPFAKE_COURSE_UNSAFE": "1"} if UNSAFE else {}
+    _nbgrader.api(folder).autograde(NAME, "honest", force=True, create=True)
+    assert not CANARY.exists()
+
+
+def odd(place, nb):
+    "Files that no program of ours would have made; the class goes on."
+    put(place, f"list/{NAME}.ipynb", entry(nb, renote("test-strangers", grade_id=["a"])))
+    put(place, f"kernel/{NAME}.ipynb", json.dumps(json.loads(json.dumps(nb)) | {"metadata": {"kernelspec": "python"}}))
+    (place / "folder" / "x.ipynb").mkdir(parents=True)
+    put(place, f"deep/{NAME}.ipynb", "[" * 100_000)
+    put(place, f"deep/{NAME}-2.ipynb", "[" * 100_000)
+    lms(place / "both.zip", ["a", "a/b.ipynb"], "{}")
+    lms(place / "long.zip", ["x" * 300 + ".ipynb"], "{}")
+    whole = lms(place / "cut.zip", [f"{NAME}.ipynb"], json.dumps(nb))
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{NAME}.ipynb", json.dumps(nb))
+    data = bytearray(whole.read_bytes())
+    data[200:400] = bytes(200)
+    whole.write_bytes(data)
+    for who, target in (("dangling", "nowhere"), ("loop", f"{NAME}.ipynb"), ("borrowed", f"../good/{NAME}.ipynb")):
+        (place / who).mkdir()
+        (place / who / f"{NAME}.ipynb").symlink_to(target)
+    (place / "link.ipynb").symlink_to(place / "good" / f"{NAME}.ipynb")
+    put(place, f"---/{NAME}.ipynb", nb)
+    put(place, f"{NAME}/{NAME}.ipynb", nb)
+    os.makedirs(os.fsencode(place) + b"/bytes-\xff")
+    (place / "esc\x1b[31m").mkdir()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names and links of POSIX")
+def test_odd_files_are_rows_and_the_class_goes_on(folder, tmp_path):
+    nb, place = released(folder), tmp_path / "in"
+    put(place, f"good/{NAME}.ipynb", solved(nb, NAME))
+    odd(place, nb)
+    code, told = run("collect", NAME, place, "--class", folder)
+    assert code == 1 and "\x1b" not in told and "Traceback" not in told
+    rows = json.loads((folder / "collected" / f"{NAME}.json").read_text())
+    assert len(rows) == len(os.listdir(place)) and all(row["problem"] for row in rows if row["status"] == "error")
+    assert {row["student"] for row in rows if row["status"] == "in"} == {"good", "kernel"}
+    by = {row["student"]: row["problem"] for row in rows}
+    assert "links" in by["borrowed"] and "is a link" in by["link"] and "no zip that can be read" in by["cut"]
+    assert "name it after the student's id" in by[""]
+    assert {row["student"]: row["code"] for row in _classroom.grade(folder, NAME, unsafe=UNSAFE)}["good"] == 9
+
+
+def test_another_id_in_the_notebook_is_noted(folder, tmp_path):
+    nb, place = released(folder), tmp_path / "in"
+    for who, own in (("ana", "ana"), ("bo", "your-id"), ("cem", "somebody")):
+        mine = json.loads(json.dumps(nb))
+        next(cell for cell in mine["cells"] if text(cell).startswith("STUDENT"))["source"] = f'STUDENT = "{own}"'
+        put(place, f"{who}/{NAME}.ipynb", mine)
+    notes = {row["student"]: row["notes"] for row in _classroom.collect(folder, NAME, [place])}
+    assert not notes["ana"] and not notes["bo"]
+    assert "STUDENT is 'somebody' in the notebook, graded as 'cem'" in notes["cem"][0]
+
+
+def test_graded_files_are_left_alone(marked, tmp_path):
+    "One late file does not ask for all marks anew."
+    folder = Path(shutil.copytree(marked, tmp_path / "class"))
+    from deepfake_course import _nbgrader
+
+    with _nbgrader.api(folder).gradebook as book:
+        grade = book.find_grade("words", NAME, NAME, "Müller_Ana_2")
+        grade.manual_score, grade.needs_manual_grade = 2.5, False
+        book.db.commit()
+    put(tmp_path / "in", f"dee/{NAME}.ipynb", solved(released(folder), NAME))
+    _classroom.collect(folder, NAME, [tmp_path / "in"])
+    before = {path: path.stat().st_mtime_ns for path in folder.glob(f"autograded/*/{NAME}/{NAME}.ipynb")}
+    told = {row["student"]: row["code"] for row in _classroom.grade(folder, NAME, unsafe=UNSAFE)}
+    assert told == {"Müller_Ana_2": 9, "bo": 6, "cem": 0, "dee": 9} and len(before) == 3
+    assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
+    rows = {row["student"]: row for row in _classroom.export(folder) if row["assignment"] == NAME}
+    assert (rows["Müller_Ana_2"]["points"], rows["Müller_Ana_2"]["to_mark"]) == (11.5, 0) and rows["dee"]["to_mark"] == 1
 
 
 # Commands
@@ -402,10 +530,21 @@ def test_validate_teaches(folder, tmp_path):
             cell["source"] = code
     path = put(tmp_path, f"{NAME}.ipynb", nb)
     code, told = run("validate", path)
-    assert code == 1 and "your AUC is computed from hard labels" in told and told.count("ok  ") == 2, told
+    assert code == 1 and "your AUC is computed from hard labels" in told and told.count("ok  ") == 3, told
     path = put(tmp_path, f"{NAME}.ipynb", released(folder))
     code, told = run("validate", path)
     assert code == 1 and "write your own id where STUDENT" in told
+    gone = entry(nb, drop("test-jackknife"))
+    code, told = run("validate", put(tmp_path, "gone.ipynb", gone))
+    assert code == 1 and "it will not be accepted: cells were deleted: test-jackknife" in told
+    broken = entry(nb, lambda nb: None)
+    for cell in broken["cells"]:
+        if meta(cell).get("grade_id") == "jackknife":
+            cell["source"] = "def person_interval(:"
+        if meta(cell).get("grade_id") == "words":
+            cell["source"] = "*Your answer here.*"
+    code, told = run("validate", put(tmp_path, "broken.ipynb", broken))
+    assert "the cell before fails: SyntaxError" in told and "nothing is written yet" in told
     code, told = run("validate", put(tmp_path, "x.ipynb", "{"))
     assert code == 1 and "no notebook" in told
     code, told = run("validate", put(tmp_path, "y.ipynb", {"cells": [], "metadata": {}}))
