@@ -207,12 +207,13 @@ def _candidates(path, work, name):
 def _one(path, name, work):
     """A folder or file that came in; whatever is wrong with it is its own matter, not the class's."""
     shown = printable(path.name)
+    raw = _raw(re.sub(r"\.(ipynb|zip)$", "", shown), name)
     try:
         if path.is_symlink():
-            return _raw(shown, name), None, f"{shown} is a link: hand in the file itself", shown, path.lstat().st_mtime
+            return raw, None, f"{shown} is a link: hand in the file itself", shown, path.lstat().st_mtime
         return _one_folder(path, name) if path.is_dir() else _one_file(path, shown, name, work)
     except Exception as error:  # names, times, encodings: a stranger's disk has errors of its own
-        return _raw(shown, name), None, f"{shown} cannot be read ({type(error).__name__}: {error})", shown, time.time()
+        return raw, None, f"{shown} cannot be read ({type(error).__name__}: {error})", shown, time.time()
 
 
 def _children(folder):

@@ -62,6 +62,9 @@ def why_not() -> str:
         return f"the sandbox (bubblewrap) runs on Linux, not on {sys.platform}: grade in a Linux virtual machine or WSL"
     if not shutil.which("bwrap"):
         return "bubblewrap is not installed: `sudo apt install bubblewrap` (or your system's package of this name)"
+    home, shown = Path.home(), [Path(path) for path in _readable()[1]]
+    if any(path == home or path in home.parents for path in shown):
+        return f"Python is installed where {home} is, so that a sandbox that shows Python would show your files: use another one"
     done = subprocess.run([*_walls(), sys.executable, "-c", "print(6*7)"], capture_output=True, text=True, timeout=60,
                           env=_environment({}), check=False)
     if done.returncode or done.stdout.strip() != "42":

@@ -198,6 +198,66 @@ def test_hidden_tests_do_not_enter_and_do_not_come_back():
     assert "HIDDEN" not in json.dumps(nb) and "other numbers" not in json.dumps(nb["cells"][2]["source"])
 
 
+def test_a_test_that_is_brought_along_is_a_plain_cell(tmp_path):
+    "Whatever a submission says of its cells, hidden tests, points and kinds are the teacher's."
+    nb, canary = _grader.release(TINY), tmp_path / "canary"
+    payload = f"{_grader.BEGIN}\nopen({str(canary)!r}, 'w')\n{_grader.END}"
+    nb["cells"] += [cell(payload, "bonus", grade=True, locked=True, points=50), cell(payload, "test-double", grade=True, points=9)]
+    nb["cells"][1]["metadata"]["nbgrader"] |= {"grade": True, "solution": False, "points": 9}
+    nb["cells"][1]["source"] = SOLUTION + "\n" + payload.replace("open", "1 and open")
+    nb["cells"][2]["metadata"]["nbgrader"] |= {"points": "abc", "solution": True}
+    laid = _grader.overlay(TINY, nb)
+    notes = [_grader.meta(one) for one in laid["cells"]]
+    assert [one.get("points") for one in notes] == [None, None, 2, None, None]
+    assert [_grader.is_test(one) for one in laid["cells"]] == [False, False, True, False, False]
+    assert _grader.text(laid["cells"][2]) == TEST and not notes[3] and not notes[4]
+    report = _grader.grade(laid, "tiny", "ana", bool(WHY_NOT))
+    assert len(report.verdicts) == 1 and report.score <= 2 and not canary.exists()
+
+
+@walls
+def test_limits_on_output_are_kept_outside_too():
+    report = attempt("sys.stdout.left = 10**9\nprint('x'*10**6)\nfor _ in range(500): display(1)\ndef double(x): return 2*x")
+    assert report.score == 2 and len(json.dumps(report.outputs)) < 100_000
+
+
+@walls
+def test_half_characters_and_terminal_codes_do_not_come_back():
+    report = attempt("def double(x): raise ValueError('\\ud800 \\x1b[31m')")
+    assert report.score == 0 and "ValueError" in report.verdicts[0].message and "\x1b" not in report.verdicts[0].message
+    json.dumps([report.rows(), report.outputs], ensure_ascii=False).encode()
+
+
+@walls
+def test_the_clock_is_that_of_the_whole_notebook():
+    report = attempt("import time\ndef double(x):\n    time.sleep(4)\n    return 2*x", limit=7)
+    assert report.score == 0 and "stopped after" in report.verdicts[0].message
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("size", [10, 10**6])
+def test_who_does_not_read_does_not_hold_us_up(size):
+    import signal
+
+    with _sandbox.Worker(unsafe=True) as worker:
+        worker.call({"do": "run", "cells": ["x = 1"], "seconds": 5}, 60)
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(_sandbox.Stopped, match="stopped after 2 s"):
+            worker.call({"do": "value", "name": "x" * size}, 2)
+        assert time.monotonic() - started < 20
+
+
+def test_links_and_pages_in_words_are_defused():
+    words = "[a](javascript:alert(1)) ![b](http://evil/x.png) [c]: data:x\n[d][c] <javascript:alert(2)> <b>"
+    nb = {"cells": [{"cell_type": "markdown", "source": words, "metadata": {}}]}
+    told = _grader.fill(nb, _grader.Report("tiny", "ana"))["cells"][0]["source"]
+    import mistune
+
+    page = mistune.html(told)
+    assert "href" not in page and "<img" not in page and "<b>" not in page
+
+
 def test_without_a_sandbox_it_is_refused(monkeypatch):
     monkeypatch.setattr(_sandbox, "why_not", lambda: "bubblewrap is not installed")
     with pytest.raises(_sandbox.Refused, match="bubblewrap is not installed.*--unsafe"):
@@ -249,7 +309,8 @@ def pickled():
 @pytest.mark.parametrize("text,numbers,words", [
     (b'{"array": "a0"}', bomb(), "unfolds"), (b'{"array": "a0"}', pickled(), "cannot be read"),
     (b"{", b"", "cannot be read"), (b"\xff", b"", "cannot be read"), (b'{"array": "a0"}', b"", "cannot be read"),
-    (b"[" * 100_000, b"", "cannot be read"), (b'{"dict": 3}', b"PK", "cannot be read"),
+    (b'{"frame": [["a", 1.5]], "rows": 200000000}', b"", "one length"),
+    (b'{"frame": [["a", [1]]], "rows": 2}', b"", "one length"), (b"[" * 100_000, b"", "cannot be read"), (b'{"dict": 3}', b"PK", "cannot be read"),
 ])  # fmt: skip
 def test_the_wire_trusts_nothing(text, numbers, words):
     with pytest.raises(_wire.WireError, match=words):

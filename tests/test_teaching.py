@@ -49,7 +49,7 @@ def test_commands_that_are_written_down_exist(guide, quick):
     used = set(re.findall(r"deepfake-course assignments ([a-z]+)", guide + quick))
     assert used <= known and used >= {"release", "collect", "grade", "feedback", "export", "prove", "validate", "rehearse"}
     flags = set(re.findall(r"`(--[a-z]+)`", guide))
-    assert flags <= {"--help", "--json", "--replace", "--due", "--unsafe"}
+    assert flags <= {"--help", "--json", "--replace", "--due", "--unsafe", "--again"}
 
 
 def test_the_quick_start_is_one_page_and_quotes_a_real_message(quick):
