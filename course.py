@@ -45,7 +45,7 @@ FIRST_LESSON, WIDGETS = "nbs/00_core.ipynb", "_widgets.ipynb"
 CPU_INDEX = os.environ.get("DEEPFAKE_COURSE_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 KEEP_LITTLE = ["-o", "tmp_path_retention_count=1", "-o", "tmp_path_retention_policy=failed"]
 TWO_WORKERS = ["-n", "2", "--dist", "loadfile"]  # of pytest-xdist: a file's tests stay together, and share what they make
-LESSON_SECONDS, TEST_SECONDS = 1500, 3600
+LESSON_SECONDS, TEST_SECONDS = 1500, 3300
 GB = 10**9
 
 
