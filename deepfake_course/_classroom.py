@@ -71,7 +71,7 @@ def _class_folder(folder, name=None):
 
 
 def _read(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
 
 
 def _failed(answer):
@@ -142,7 +142,7 @@ def _language(nb):
 
 
 def _compare(nb, master):
-    if (language := _language(nb)) not in (None, "python"):
+    if str((language := _language(nb)) or "python").lower() != "python":
         return f"its kernel is {language}, and the assignment is in Python: open it with a Python kernel and save it", []
     wanted = {meta(cell)["grade_id"]: cell for cell in master["cells"] if meta(cell)}
     tests = {name for name, cell in wanted.items() if is_test(cell)}
@@ -161,7 +161,7 @@ def _cells_problem(nb, wanted):
     had = [name for name, _ in kinds]
     twice = sorted({name for name in had if had.count(name) > 1})
     if twice:
-        return f"cells are there twice: {', '.join(twice)}; delete the copies"
+        return f"cells are there twice: {', '.join(twice)}; merge a cell that was split, delete a copy"
     gone = [name for name in wanted if name not in had]
     if gone:
         return f"cells were deleted: {', '.join(gone)}; copy the answers into a fresh copy of the assignment"
@@ -330,8 +330,8 @@ def collect(folder: Path, name: str, paths: list, replace: bool = False) -> list
 def _take_in(folder, name, row, data, master, rows, replace):
     """Judge one file and store it; False if exactly this file is there already."""
     before = [one for one in rows if one["student"].casefold() == row["student"].casefold() and one["status"] == "in"]
-    if any(one["file"] == row["file"] and one["sha256"] == row["sha256"] and one["problem"] == row["problem"]
-           for one in rows if one["student"] == row["student"]):
+    same = [one for one in rows if all(one[key] == row[key] for key in ("student", "file", "sha256"))]
+    if not row["problem"] and any(one["status"] == "in" for one in same):
         return False
     if not row["problem"]:
         row["problem"], row["notes"], nb = inspect(data, master)
@@ -341,7 +341,7 @@ def _take_in(folder, name, row, data, master, rows, replace):
         row["problem"] = (f"{row['student']} has handed in {before[0]['file']} already, and that one counts; to take "
                           "this one instead: collect it again with --replace")
     if row["problem"]:
-        return True
+        return not any(one["status"] == "error" and one["problem"] == row["problem"] for one in same)
     for one in before:
         one["status"], one["problem"] = "replaced", f"{row['file']} was taken instead"
     for one in rows:  # the same file, refused before
@@ -416,20 +416,33 @@ def grade(folder: Path, name: str, jobs: int = 2, unsafe: bool = False, progress
     api, master = _nbgrader().api(folder), _read(folder / "source" / name / f"{name}.ipynb")
 
     report_file = folder / "collected" / f"{name}.grading.json"
-    before = {one["student"]: one for one in (_read(report_file) if report_file.is_file() and not again else [])}
+    kept = {one["student"]: one for one in (_read(report_file) if report_file.is_file() else [])}
+    before = {} if again else dict(kept)
+
+    def keep(who, told=None):
+        """Written at once: after a kill, what is kept is what is in the gradebook."""
+        kept.pop(who, None)
+        kept.update({who: told} if told else {})
+        with atomic_write(report_file) as file:
+            json.dump(list(kept.values()), file, indent=1)
 
     def known(row):
         told = before.get(row["student"], {})
         done = folder / "autograded" / row["student"] / name / f"{name}.ipynb"
-        return told if told.get("sha256") == row["sha256"] and not told["problem"] and done.is_file() else None
+        return told if told.get("sha256") == row["sha256"] and not told["failed"] and done.is_file() else None
 
     def one(row):
         if known(row):
             return None, 0
         started, who = time.monotonic(), row["student"]
-        nb = _grader.overlay(master, _read(folder / "submitted" / who / name / f"{name}.ipynb"))
-        report = _grader.grade(nb, name, who, unsafe)
-        _grader.remember(nb, report)
+        try:
+            nb = _grader.overlay(master, _read(folder / "submitted" / who / name / f"{name}.ipynb"))
+            report = _grader.grade(nb, name, who, unsafe)
+            _grader.remember(nb, report)
+        except Refused:
+            raise
+        except Exception as error:  # one student's file; the class goes on
+            report = _grader.Report(name, who, problem=f"cannot be graded ({type(error).__name__}: {error}): collect it again")
         return report, time.monotonic() - started
 
     os.environ.pop("DEEPFAKE_COURSE_UNSAFE", None)
@@ -441,14 +454,14 @@ def grade(folder: Path, name: str, jobs: int = 2, unsafe: bool = False, progress
                 told.append(known(row))
                 progress(len(told), len(rows))
                 continue
-            problem = _failed(api.autograde(name, row["student"], force=True, create=True))
+            keep(row["student"])
+            failed = _failed(api.autograde(name, row["student"], force=True, create=True)) if report.verdicts else report.problem
             verdicts = {verdict.exercise: verdict.score for verdict in report.verdicts}
             told.append({"assignment": name, "student": row["student"], "sha256": row["sha256"], "code": report.score,
-                         "seconds": round(seconds, 1), "problem": problem or report.problem, "exercises": verdicts,
+                         "seconds": round(seconds, 1), "failed": failed, "problem": failed or report.problem, "exercises": verdicts,
                          "messages": {one.exercise: one.message for one in report.verdicts if one.message}})
+            keep(row["student"], told[-1])
             progress(len(told), len(rows))
-    with atomic_write(report_file) as file:
-        json.dump(told, file, indent=1)
     return told
 
 
@@ -540,8 +553,8 @@ def validate(path: Path, student: str = "") -> list[dict]:
 
 def _open(path):
     try:
-        nb = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(nb["cells"], list):
+        nb = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(nb["cells"], list) and all(isinstance(cell, dict) and "cell_type" in cell for cell in nb["cells"]):
             return nb
     except (ValueError, KeyError, TypeError):
         pass

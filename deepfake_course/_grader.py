@@ -172,7 +172,11 @@ class Asked:
     def _call(self, order):
         if self.gone:
             raise StudentError(self.gone)
-        left = max(self.until - time.monotonic(), 0.1)
+        left = self.until - time.monotonic()
+        if left <= 0:
+            self.worker.stop()
+            self.gone = "the time for the whole notebook is over: what came before took it"
+            raise StudentError(self.gone)
         try:
             answer = self.worker.call(order, min(PATIENCE * order.get("seconds", ASK_SECONDS) + 5, left))
         except Stopped as why:
@@ -308,8 +312,8 @@ def fill(nb: dict, report: Report) -> dict:
     verdicts = {verdict.exercise: verdict for verdict in report.verdicts}
     for cell in nb["cells"]:
         if cell["cell_type"] != "code":  # nbgrader's pages show HTML and follow links: a script would run in a teacher's
-            words = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text(cell)))  # browser, with the teacher's rights
-            cell["source"] = words.replace("](", "]&#40;").replace("]:", "]&#58;").replace("][", "]&#91;")
+            words = printable(text(cell))  # browser, with the teacher's rights; a joiner of no width parts what makes them
+            cell["source"] = re.sub(r"<(?=[A-Za-z/!?])|\](?=[(:\[])", lambda found: found[0] + "\u2060", words)
     for cell, outputs in zip(codes, report.outputs):
         cell["outputs"], cell["execution_count"] = [_well_formed(one) for one in outputs], None
         if is_test(cell):

@@ -452,6 +452,40 @@ def test_graded_files_are_left_alone(marked, tmp_path):
     assert (rows["Müller_Ana_2"]["points"], rows["Müller_Ana_2"]["to_mark"]) == (11.5, 0) and rows["dee"]["to_mark"] == 1
 
 
+def test_a_kill_between_two_marks_leaves_no_wrong_one(folder, tmp_path, monkeypatch):
+    "Right, then wrong with --replace, killed while it is marked, then right again: the gradebook must say right."
+    nb, one, two = released(folder), tmp_path / "one", tmp_path / "two"
+    put(one, f"ana/{NAME}.ipynb", solved(nb, NAME))
+    put(two, f"ana/{NAME}.ipynb", nb)
+    _classroom.collect(folder, NAME, [one])
+    _classroom.grade(folder, NAME, unsafe=UNSAFE)
+    _classroom.collect(folder, NAME, [two], replace=True)
+
+    def killed(answer, real=_classroom._failed):
+        real(answer)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_classroom, "_failed", killed)
+        _classroom.grade(folder, NAME, unsafe=UNSAFE)
+    assert {row["student"]: row["points"] for row in _classroom.export(folder) if row["status"] != "replaced"} == {"ana": 0}
+    _classroom.collect(folder, NAME, [one], replace=True)
+    _classroom.grade(folder, NAME, unsafe=UNSAFE)
+    assert {row["student"]: row["points"] for row in _classroom.export(folder) if row["status"] != "replaced"} == {"ana": 9}
+
+
+def test_a_damaged_file_in_the_class_folder_is_one_students_matter(folder, tmp_path):
+    nb, place = released(folder), tmp_path / "in"
+    for who in ("ana", "bo"):
+        put(place, f"{who}/{NAME}.ipynb", solved(nb, NAME))
+    put(place, f"cem/{NAME}.ipynb", "{")
+    rows = _classroom.collect(folder, NAME, [place])
+    assert len(_classroom.collect(folder, NAME, [place])) == len(rows) == 3, "the same files again are no new rows"
+    (folder / "submitted" / "ana" / NAME / f"{NAME}.ipynb").write_text("{")
+    told = {row["student"]: row for row in _classroom.grade(folder, NAME, unsafe=UNSAFE)}
+    assert told["bo"]["code"] == 9 and told["ana"]["code"] == 0 and "cannot be graded" in told["ana"]["problem"]
+
+
 # Commands
 
 

@@ -256,6 +256,7 @@ def test_links_and_pages_in_words_are_defused():
 
     page = mistune.html(told)
     assert "href" not in page and "<img" not in page and "<b>" not in page
+    assert told.replace("\u2060", "") == words, "and yet it reads as it was written"
 
 
 def test_without_a_sandbox_it_is_refused(monkeypatch):
@@ -310,11 +311,20 @@ def pickled():
     (b'{"array": "a0"}', bomb(), "unfolds"), (b'{"array": "a0"}', pickled(), "cannot be read"),
     (b"{", b"", "cannot be read"), (b"\xff", b"", "cannot be read"), (b'{"array": "a0"}', b"", "cannot be read"),
     (b'{"frame": [["a", 1.5]], "rows": 200000000}', b"", "one length"),
-    (b'{"frame": [["a", [1]]], "rows": 2}', b"", "one length"), (b"[" * 100_000, b"", "cannot be read"), (b'{"dict": 3}', b"PK", "cannot be read"),
+    (b'{"frame": [["a", [1]]], "rows": 2}', b"", "one length"), (b"[" + b"[]," * 500_000 + b"[]]", b"", "too many parts"), (b"[" * 100_000, b"", "cannot be read"), (b'{"dict": 3}', b"PK", "cannot be read"),
 ])  # fmt: skip
 def test_the_wire_trusts_nothing(text, numbers, words):
     with pytest.raises(_wire.WireError, match=words):
         _wire.unpack(text, numbers)
+
+
+def test_an_array_is_used_once():
+    "A short message must not become a large table."
+    data = io.BytesIO()
+    np.savez(data, a0=np.zeros(3))
+    text = json.dumps({"frame": [[str(k), {"array": "a0"}] for k in range(2)], "rows": 3}).encode()
+    with pytest.raises(_wire.WireError, match="cannot be read"):
+        _wire.unpack(text, data.getvalue())
 
 
 def test_the_wire_refuses_lengths_and_objects():
