@@ -19,7 +19,7 @@ from lesson_checks import PACKAGE
 
 WORKERS = 2
 TIMEOUT = float(
-    os.environ.get("DEEPFAKE_COURSE_LESSON_TIMEOUT", 300)
+    os.environ.get("DEEPFAKE_COURSE_LESSON_TIMEOUT", 600)
 )  # seconds; the budget is 60 on a quiet machine
 ONE_THREAD = {
     name: "1"
