@@ -246,7 +246,8 @@ def _raw(stem, name):
     """The student in a file's or folder's name: what an LMS adds around it is taken off."""
     stem = re.sub(rf"[_\- ]?{name}[_\- ]attempt[_\- ].*$", "", stem)  # a hub
     stem = re.sub(r"(_\d+)?_assignsubmission_file_?$", "", stem)  # Moodle: its number is another in each assignment
-    stem = re.sub(rf"(_LATE)?_\d+_\d+_{name}([-_ ]?\(?\d+\)?)?$", "", stem)  # Canvas: so is its second number
+    # Canvas: so is its second number; the first is the student's own, and tells two of one name apart
+    stem = re.sub(rf"(_LATE)?(_\d+)_\d+_{name}([-_ ]?\(?\d+\)?)?$", r"\2", stem)
     return re.sub(rf"[_\- ]?{name}(?=( \(\d+\))?$)", "", stem)
 
 

@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter, config):
     rows = sorted(((seconds, name) for name, seconds in config.stash[TIMES]), reverse=True)
     if rows:
         text = ", ".join(f"{name.removesuffix('.ipynb')} {seconds:.0f}" for seconds, name in rows)
-        terminalreporter.write_line(f"seconds a lesson, two at a time: {text}")
+        terminalreporter.write_line(f"seconds a lesson: {text}")
 
 
 @pytest.fixture(scope="session")
