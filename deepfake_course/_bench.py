@@ -39,6 +39,14 @@ class Bench:
     cost: Callable[[Any], float] | None = None  # reads the cost off an answer, such as bytes; None: seconds are compared
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; where it is emulated it costs more than float32."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def rows_of(group: str) -> list[Bench]:
     """The rows of one group."""
     if group not in GROUPS:

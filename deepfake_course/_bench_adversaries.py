@@ -1,4 +1,5 @@
 """Rows of `deepfake-course bench adversaries`: attacks and repairs, one after the other or in a batch. Written by hand."""
+import os
 from functools import lru_cache, partial
 
 import numpy as np
@@ -112,8 +113,9 @@ def searched():
 
 
 def few():
-    """A quarter of them, for the ways in which all weights move."""
+    """A quarter of them, for the ways in which all weights move; all processors, as both ways come."""
     x, rows, counts = searched()[0]
+    torch.set_num_threads(os.cpu_count())
     return [(x[: PICTURES // 4], rows[: PICTURES // 4], counts[: PICTURES // 4])]
 
 
@@ -132,12 +134,12 @@ def one_copy_each(given, freeze=True):
 
 
 def side_by_side(given, freeze=True):
-    """All copies in one go."""
+    """All copies in one go, or one a processor."""
     from .post_training import _train
 
     net, support, *settings = (*repairable()[:2], *repairable()[3:])
     x, rows, counts = given
-    for state in _train(net, support, x, rows, counts, settings[not freeze], 8):
+    for state in _train(net, support, x, rows, counts, settings[not freeze], None):
         pass
     return state
 
@@ -192,7 +194,7 @@ ROWS = [
           one_by_one, active_set, same_flips),
     Bench("post-training-freeze", f"a copy and an optimiser for each of {PICTURES} pictures, last layer", 30.0, searched,
           one_copy_each, side_by_side, same_copies),
-    Bench("post-training-full", f"the same, all weights, {PICTURES // 4} pictures", 1.0, few,
+    Bench("post-training-full", f"the same, all weights, {PICTURES // 4} pictures, all processors", 1.0, few,
           partial(one_copy_each, freeze=False), partial(side_by_side, freeze=False), same_copies),
     Bench("neighbour-search", "one cosine after the other, 4 x 30,000 embeddings of 2,048", 50.0, crowd, row_by_row,
           one_product, same_neighbours),

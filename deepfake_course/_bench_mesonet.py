@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from . import _bench_looking
-from ._bench import Bench
+from ._bench import Bench, has_bfloat16
 
 STEPS, BATCH, MOST = 6, 32, 1e-3
+PRECISION = "bf16-mixed" if has_bfloat16() else "32-true"
 CURVE = 0.02  # losses are about .25; bfloat16 has 8 bits for the fraction, and Adam's first steps amplify
 
 
@@ -103,11 +104,11 @@ def steps_first(data):
 
 
 def steps_last(data):
-    """`fit` as the lesson's recorded rows call it: channels last, products in bfloat16."""
+    """`fit` with channels last, as it comes, and products in bfloat16 where the processor has them."""
     from .mesonet import MesoInception4
     from .training import fit
 
-    return fit(MesoInception4, data, settings(True, "bf16-mixed"), loss="mse")[1]["loss"].to_numpy()
+    return fit(MesoInception4, data, settings(True, PRECISION), loss="mse")[1]["loss"].to_numpy()
 
 
 def keras_step(data):
@@ -136,7 +137,7 @@ def same_curve(data, one, two):
     start = time.perf_counter()
     steps_last(data)
     own, theirs = (time.perf_counter() - start) / STEPS, keras_step(data)
-    note = f"losses of {STEPS} steps differ by {apart.mean():.3f} on average; a step of the Keras twin takes {theirs / own:.2f} of ours"
+    note = f"{PRECISION}; losses of {STEPS} steps differ by {apart.mean():.3f} on average; a step of the Keras twin takes {theirs / own:.2f} of ours"
     return apart[0] <= MOST and apart.mean() <= CURVE and own <= theirs, note
 
 

@@ -515,11 +515,12 @@ class Augmenter:
         seed:int=0, # Same seed, epoch and row, same change, whatever else is in the batch
         shared:bool=True, # Whether pictures of one row (a clip) share each draw
     ):
-        known = isinstance(steps, str) and steps in PRESETS
-        self.steps = PRESETS[steps] if known else steps
-        if isinstance(self.steps, str) or not set(_names(self.steps)) <= set(PERTURBATIONS):
-            raise ValueError(f"steps are a preset ({', '.join(PRESETS)}), or Steps whose choices "
-                             f"are in PERTURBATIONS; not {steps!r}")
+        self.steps = PRESETS.get(steps, steps) if isinstance(steps, str) else tuple(steps)
+        fine = all(isinstance(step, Step) for step in self.steps)
+        if not fine or not set(_names(self.steps)) <= set(PERTURBATIONS):
+            raise ValueError(f"steps are a preset ({', '.join(PRESETS)}), or a tuple of Steps "
+                             "((Step(...),) if it is one) whose choices are in PERTURBATIONS; "
+                             f"not {steps!r}")
         if not split.index.is_unique or not (split == "train").any():
             raise ValueError("the split has one side a row of the manifest, some of them 'train'")
         self.split, self.seed, self.shared = split, seed, shared

@@ -804,10 +804,12 @@ def combine(
 )->pd.DataFrame: # One manifest below the folder that holds all roots
     """Several databases as one.
     People and groups get their database's folder in front of their names."""
+    manifests = [] if isinstance(manifests, pd.DataFrame) else list(manifests)
     roots = [os.path.abspath(df.attrs.get("root", "")) for df in manifests]
-    rootless = not all(df.attrs.get("root") for df in manifests)
-    if not roots or rootless or len(set(roots)) < len(roots):
-        raise ValueError("combine needs manifests from readers, each with another root in attrs")
+    wrong = not all(df.attrs.get("root") and "face" not in df for df in manifests)
+    if not roots or wrong or len(set(roots)) < len(roots):
+        raise ValueError("combine needs a list of manifests from readers, as they are before "
+                         "find_faces, each with another root in attrs")
     top, parts = os.path.commonpath(roots), []
     for df, root in zip(manifests, roots):
         below = Path(root).relative_to(top).as_posix()

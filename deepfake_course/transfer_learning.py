@@ -193,6 +193,12 @@ class Batches(keras.utils.PyDataset):
         return {label: len(self.y)/2/(self.y == label).sum() for label in (0, 1)}
 
 
+def _in_bytes(x):
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3:
+        raise ValueError(f"faces are (n, side, side, 3) uint8, as face_examples gives them, not "
+                         f"{x.shape} {x.dtype}")
+    return x
+
 # %% ../nbs/25_transfer_learning.ipynb #6a124a06
 class KerasDetector:
     "A Keras network as a detector."
@@ -243,7 +249,7 @@ def train_scratch(
     watch:tuple|None=None, # (x, y) that are only looked at, never learnt from
 )->keras.Model: # Trained; `history` holds loss and AUC by epoch
     "Report 002's training of `scratch_cnn`: RMSprop, changed pictures, log-loss."
-    model, batches = scratch_cnn(x.shape[1]), Batches(x, y, seed=seed, augment=augment)
+    model, batches = scratch_cnn(_in_bytes(x).shape[1]), Batches(x, y, seed=seed, augment=augment)
     model.compile("rmsprop", "binary_crossentropy", metrics=[keras.metrics.AUC(name="auc")])
     model.fit(batches, epochs=epochs, verbose=0, class_weight=batches.class_weight(),
               validation_data=watch and Batches(*watch, batch=64))
@@ -420,7 +426,7 @@ def two_phases(
     precision:str="float32", # Of kept features, see `frozen_features`
 )->keras.Model: # x in [0, 1] -> P(fake); trained
     "Train a new head, then free the last block and go on slowly (report 002, Task 3)."
-    lower, upper, used = backbone(name, weights, x.shape[1], scale)
+    lower, upper, used = backbone(name, weights, _in_bytes(x).shape[1], scale)
     lower.trainable, head = False, _add_head()
     start = keras.Input(lower.output.shape[1:])
     top = keras.Model(start, head(upper(start, training=False)))
@@ -470,7 +476,7 @@ def whole_network(
     rate:float=2e-3, # Highest learning rate
 )->keras.Model: # x in [0, 1] -> P(fake); trained
     "Every weight of `CourseNet`'s trunk learns, with a rate that rises for a quarter and falls."
-    start, net = keras.Input(x.shape[1:]), course_trunk(x.shape[1])
+    start, net = keras.Input(_in_bytes(x).shape[1:]), course_trunk(x.shape[1])
     z = net(dress(start, "course"))
     z = layers.Concatenate()([layers.GlobalAveragePooling2D()(z), layers.GlobalMaxPooling2D()(z)])
     z = layers.Dropout(.3)(layers.Dense(64, activation="relu")(layers.Dropout(.3)(z)))

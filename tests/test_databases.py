@@ -573,8 +573,10 @@ def test_combined_people_and_groups_do_not_meet(tmp_path):
     assert all((tmp_path / path).exists() for path in both["path"])
     inner = combine([read_database(tmp_path / "v1"), two])
     assert inner.equals(both)
-    for wrong in ([], [one, one], [one, two.reset_index(drop=True).assign(path="x").pipe(pd.DataFrame, copy=True)]):
-        with pytest.raises(ValueError):
+    found = two.assign(face=True)
+    found.attrs = two.attrs
+    for wrong in ([], [one, one], one, [one, found], [one, two.reset_index(drop=True).assign(path="x").pipe(pd.DataFrame, copy=True)]):
+        with pytest.raises(ValueError, match="a list of manifests"):
             combine(wrong)
 
 

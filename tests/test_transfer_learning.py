@@ -3,6 +3,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import deepfake_course  # noqa: F401  (before Keras)
@@ -288,6 +289,8 @@ def test_bad_input_is_said_in_one_sentence(rows, faces):
         (lambda: tl.which_embedding("imagenet"), "weights is"),
         (lambda: tl.frozen_features(tl.backbone(side=48)[0], faces.x, precision="half"), "precision is"),
         (lambda: tl.Batches(faces.x, faces.y, augment="seed009"), "preset"),
+        *((partial(train, faces.x / np.float32(255), faces.y), "uint8, as face_examples gives them")
+          for train in (tl.train_scratch, tl.two_phases, tl.whole_network)),
     ):
         with pytest.raises(ValueError, match=text):
             bad()
