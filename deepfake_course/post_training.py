@@ -425,9 +425,11 @@ def _train_copies(net, support, rows, counts, s):
 def _processors():
     "As many threads as PyTorch may take, each of which computes alone."
     n = torch.get_num_threads()
-    with ThreadPoolExecutor(n, "", torch.set_num_threads, (1,)) as pool:
-        yield pool
-    torch.set_num_threads(n)
+    try:
+        with ThreadPoolExecutor(n, "", torch.set_num_threads, (1,)) as pool:
+            yield pool
+    finally: # PyTorch gives new threads what was set last
+        torch.set_num_threads(n)
 
 
 def _moved(net, state):

@@ -89,13 +89,13 @@ SETTINGS = [
 # the batch against the loop
 
 
-@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize("freeze, part", [(True, None), (False, None), (False, 3)])
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.algorithm}-{s.support}-{s.rule}-{s.norms}")
 @pytest.mark.parametrize("which", ["tiny", "two"])
-def test_side_by_side_is_one_by_one(which, settings, freeze, request):
+def test_side_by_side_is_one_by_one(which, settings, freeze, part, request):
     net, support = request.getfixturevalue(which)
     x, settings = pictures(4, 1), replace(settings, freeze=freeze, steps=6)
-    made = post_train(net, support, x, settings)
+    made = post_train(net, support, x, settings, part=part)
     assert made.trained.any() and made.moved[made.trained].min() > 0
     for k in range(len(x)):
         copy, steps = post_train_one(net, support, x[k : k + 1], settings, k)
@@ -110,8 +110,37 @@ def test_side_by_side_is_one_by_one(which, settings, freeze, request):
 def test_how_many_at_once_does_not_matter(tiny):
     net, support = tiny
     settings, x = PostSettings(freeze=False, rate=FAST, steps=3), pictures(5, 1)
-    one, other = (post_train(net, support, x, settings, part=part).after for part in (1, 4))
-    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    ways = [post_train(net, support, x, settings, part=part).after for part in (None, 1, 4)]
+    for other in ways[1:]:
+        torch.testing.assert_close(ways[0], other, atol=1e-5, rtol=1e-4)
+
+
+def test_a_copy_a_processor_leaves_threads_as_they_were(tiny):
+    import threading
+
+    net, support = tiny
+    settings, seen, was = PostSettings(freeze=False, tau=None, rate=FAST, steps=2), [], torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = post_train(net, support, pictures(5, 1), settings)
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [2] and torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        one = post_train(net, support, pictures(5, 1), settings)
+    finally:
+        torch.set_num_threads(was)
+    assert two.trained.all() and torch.equal(one.after, two.after)
+
+
+def test_a_failing_copy_fails_the_repair(tiny, monkeypatch):
+    net, support = tiny
+    was = torch.get_num_threads()
+    monkeypatch.setattr(pt, "_losses", lambda out, y: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        post_train(net, support, pictures(2, 1), PostSettings(freeze=False, tau=None, steps=2))
+    assert torch.get_num_threads() == was
 
 
 @pytest.mark.parametrize("make, side", [(partial(Meso4, 64), 64), (partial(MesoInception4, 64), 64), (partial(LargeNet, "none"), 64)])
