@@ -382,7 +382,7 @@ def frozen_features(
     model:keras.Model, # What stays frozen, as it answers in use
     x:np.ndarray, # (n, side, side, 3) uint8, or what another frozen part said of them
     folder:str|Path|None=None, # Where answers are kept for the next time
-    precision:str="float32", # "bfloat16": half the bits inside, about half the time, not the same
+    precision:str="float32", # "bfloat16": half the bits; quicker on processors that have it
 )->np.ndarray: # (n, ...) float32
     "What a frozen network says of each face, computed once."
     if precision not in ("float32", "bfloat16"):

@@ -254,6 +254,15 @@ def test_bench_names_are_the_agreed_ones():
     ]
 
 
+def test_bench_takes_bfloat16_only_where_the_processor_has_it(monkeypatch):
+    import torch
+    from deepfake_course import _bench
+
+    for found, has in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True, "avx512_bf16": False}, True), ({}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        assert _bench.has_bfloat16() is has
+
+
 def test_bench_catches_ways_that_do_not_agree():
     from deepfake_course import _bench
 

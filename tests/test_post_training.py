@@ -15,6 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from deepfake_course import _bench, _bench_adversaries
+from deepfake_course import post_training as pt
 from deepfake_course._attack import load_detector
 from deepfake_course._cli import app
 from deepfake_course.attacks import Robustness, deepfool, fgsm, log_odds, pgd
