@@ -248,7 +248,8 @@ def through_codec(
         path = write_clip(Path(folder)/"clip.mp4", [resize(imgs[n], small) if scale < 1 else imgs[n]
                                                     for n in shown], fps or source_fps, crf)
         poor = read_frames(path, indices=np.arange(len(shown))).frames
-    poor = np.stack([resize(img, (w, h)) if scale < 1 else img[:h, :w] for img in poor])
+    poor = [img[:small[1], :small[0]] for img in poor] # odd sides were padded
+    poor = np.stack([resize(img, (w, h)) if scale < 1 else img for img in poor])
     poor = poor[np.searchsorted(ticks, times+1e-6, "right")-1]
     return torch.from_numpy(poor).permute(0, 3, 1, 2).to(x)/255
 

@@ -92,6 +92,15 @@ def _check_pictures(x):
                          f"{x.dtype}: to_batch of lesson 00 makes it from pictures")
 
 
+def _check_answer(net, x):
+    "Of two logits the sum would be explained, which says nothing."
+    with torch.inference_mode():
+        said = tuple(_quiet(net)(x[:1]).shape)
+    if said not in ((1,), (1, 1)):
+        raise ValueError(f"for one picture this network says {said}: explain one log-odds, such "
+                         "as that of fake minus that of real")
+
+
 def layer_output(
     net:nn.Module, # Takes x (b, 3, side, side)
     x:torch.Tensor, # (b, 3, side, side) float in [0, 1]
@@ -302,6 +311,7 @@ def grad_cam(
     """What in a layer's maps speaks for fake.
     Selvaraju and others 2017, Grad-CAM, equations 1 and 2."""
     _check_pictures(x)
+    _check_answer(net, x)
     net, parts = _quiet(net), []
     for some in x.split(8):
         maps, said = _run(net, some.detach().requires_grad_(True), layer, cut=False)
@@ -321,6 +331,7 @@ def gradient(
     """How much the answer hangs on each pixel, largest colour.
     Simonyan, Vedaldi, Zisserman 2014; the gradient itself is captum's."""
     _check_pictures(x)
+    _check_answer(net, x)
     judge = Saliency(_quiet(net))
     slope = torch.cat([judge.attribute(some.detach().requires_grad_(True)).detach().amax(1)
                        for some in x.split(8)]).numpy()
@@ -340,6 +351,7 @@ def occlusion(
     if not (0 <= fill <= 1 and 1 <= step <= patch <= x.shape[-1]):
         raise ValueError(f"fill is in [0, 1], and 1 <= step <= patch <= {x.shape[-1]}; got {fill}, "
                          f"{step} and {patch}")
+    _check_answer(net, x)
     judge, parts = Occlusion(_quiet(net)), []
     with torch.inference_mode():
         for one in x.split(1):

@@ -158,7 +158,10 @@ def layer_table(
     net:nn.Module, # A network with a `side`
 )->pd.DataFrame: # One row a layer with weights: kind, output, trainable, statistics
     "Layer by layer: what comes out, how many numbers are learnt, how many are only counted."
+    if not hasattr(net, "side"):
+        raise ValueError(f"{type(net).__name__} has no `side`, the size of its faces in pixels: set it")
     rows, hooks = [], []
+    was, weight = [(part, part.training) for part in net.modules()], next(net.parameters())
 
     def note(name, part, out):
         weights = [w for w in part.parameters(recurse=False)]
@@ -169,13 +172,14 @@ def layer_table(
 
     for name, part in net.named_modules():
         hooks.append(part.register_forward_hook(lambda m, _, out, name=name: note(name, m, out)))
-    was = net.training
-    weight = next(net.parameters())
-    with torch.inference_mode():
-        net.eval()(weight.new_zeros(1, 3, net.side, net.side))
-    net.train(was)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.inference_mode():
+            net.eval()(weight.new_zeros(1, 3, net.side, net.side))
+    finally: # it is left as it was
+        for hook in hooks:
+            hook.remove()
+        for part, mode in was:
+            part.training = mode
     table = pd.DataFrame(rows, columns=["layer", "kind", "output", "trainable", "statistics"])
     return table.set_index("layer")
 
@@ -365,21 +369,25 @@ def diff_models(
         raise ValueError(f"the other network has no stage called {', '.join(missing)}")
     stages = [name for name, part in one.named_children() if any(True for _ in part.parameters())]
     given, made, rows = {}, {}, []
+    was = [(part, part.training) for net in (one, two) for part in net.modules()]
     hooks = [getattr(one, name).register_forward_hook(
         lambda m, i, out, name=name: (given.update({name: i[0]}), made.update({name: out}))
         and None) for name in stages]
-    with torch.inference_mode():
-        one.eval()(x)
+    try:
+        with torch.inference_mode():
+            one.eval()(x)
+            for name in [name for name in stages if name in made]:
+                part = getattr(two.eval(), name)
+                count = [sum(w.numel() for w in p.parameters()) for p in (getattr(one, name), part)]
+                out, apart = part(given[name]), np.nan
+                if out.shape == made[name].shape:
+                    apart = float((out - made[name]).abs().max()/made[name].std().clamp(min=1e-12))
+                rows.append((name, *count, apart))
+    finally: # both are left as they were
         for hook in hooks:
             hook.remove()
-        for name in [name for name in stages if name in made]:
-            part = getattr(two.eval(), name)
-            count = [sum(w.numel() for w in p.parameters()) for p in (getattr(one, name), part)]
-            out = part(given[name])
-            apart = np.nan
-            if out.shape == made[name].shape:
-                apart = float((out - made[name]).abs().max()/made[name].std().clamp(min=1e-12))
-            rows.append((name, *count, apart))
+        for part, mode in was:
+            part.training = mode
     return pd.DataFrame(rows, columns=["stage", "weights", "weights there", "apart"]).set_index(
         "stage")
 
@@ -615,6 +623,10 @@ def export_onnx(
         raise ValueError(f"ONNX files end in .onnx, not {path.name}")
     model = nn.Sequential(deepcopy(net).float().cpu(), nn.Sigmoid()).eval()
     x = torch.rand(2, 3, net.side, net.side)
+    with torch.inference_mode():
+        if model(x).shape != (2,):
+            raise ValueError(f"for two faces this network says {tuple(model(x).shape)}: it takes "
+                             "one that gives one log-odds a face")
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
@@ -670,6 +682,9 @@ def quantise(
     "Whole numbers of eight bits instead of floats, for weights and for what flows between layers."
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
+    if not len(x):
+        raise ValueError("quantise needs some faces: from no values it cannot tell which occur")
+    OnnxDetector(path).score(to_batch(x[:1])) # says what faces it takes
 
     class Faces8(CalibrationDataReader):
         def __init__(self):
@@ -715,6 +730,7 @@ def _file_way(path):
 
 
 def _torch_way(net):
+    net = deepcopy(net).eval()
     state = {name: value.contiguous() for name, value in net.state_dict().items()}
     weight = next(w for w in net.parameters() if w.ndim == 4 and w.shape[2] > 1)
     last = weight.is_contiguous(memory_format=torch.channels_last)

@@ -48,9 +48,9 @@ class SplitNet(nn.Module):
     ):
         super().__init__()
         head = getattr(net, "head", None)
-        if not isinstance(head, nn.Linear) or head.out_features > 2:
+        if not isinstance(head, nn.Linear) or head.out_features > 2 or head.bias is None:
             raise ValueError("post-training needs a network whose last layer is linear, is called "
-                             "head, and has one output (fake) or two (real, fake)")
+                             "head, and has a bias and one output (fake) or two (real, fake)")
         self.net = net
         self.eval()
 
@@ -170,6 +170,11 @@ class PostSettings:
                                  f"{getattr(self, name)!r}")
         if min(self.top, self.steps) < 1 or self.batch < 2 or not 0 <= self.rate < np.inf:
             raise ValueError("top and steps are 1 or more, batch 2 or more, rate 0 or more")
+        if self.support == "all" and (self.rule == "both" or self.balanced):
+            raise ValueError('support="all" has no batch that could be balanced, or go empty: '
+                             'rule is "or" then, and balanced False')
+        if self.tau is None and self.support != "all" and self.top > self.batch:
+            raise ValueError(f"the {self.top} nearest of a batch of {self.batch}: lower top")
         if self.tau is not None and not -1 <= self.tau < 1:
             raise ValueError(f"tau is a cosine below 1, or None, not {self.tau}: nothing is nearer "
                              "than 1")
@@ -225,7 +230,8 @@ def neighbourhood(
     "Who is near enough to learn from. Report 000, algorithms 1 and 2, lines 5 to 12."
     s = settings
     if s.support == "all":
-        found = [nearest(a, support.emb, s.batch//len(anchors)) for a in anchors]
+        most = max(1, (s.top if s.tau is None else s.batch)//len(anchors))
+        found = [nearest(a, support.emb, most) for a in anchors]
         rows, like = (torch.cat(part, 1)[:, None] for part in zip(*found))
         return rows, (like > (-2 if s.tau is None else s.tau)).to(like.dtype)
     like = torch.stack([cosine(a, support.emb) for a in anchors]) # all of them at once
@@ -309,7 +315,7 @@ def post_train(
     "A repaired copy for each picture, all of them side by side, and what each copy says."
     if control is not None and control not in CONTROLS:
         raise ValueError(f"control is {', '.join(CONTROLS)} or None, not {control!r}")
-    _check(x)
+    _check(net, x)
     rows, counts, said, here, twin, turned = _who(net, support, x, settings)
     if control == "random":
         rng = torch.Generator().manual_seed(settings.seed)
@@ -327,7 +333,10 @@ def post_train(
                     state, twin)
 
 
-def _check(x):
+def _check(net, x):
+    if any(part.training for part in net.modules()):
+        raise ValueError("the detector is in training mode, in which drop-out and batch norm "
+                         "answer: call its eval() first")
     if not (isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim == 4) or not (
             len(x) and x.min() >= 0 and x.max() <= 1):
         raise ValueError("x is (n, 3, h, w) float in [0, 1], one picture or more")
@@ -539,9 +548,13 @@ class PostTrained(nn.Module):
         super().__init__()
         self.net, self.support, self.settings = net, support, settings
         self.draws, self.control = draws, control
+        self.eval()
 
     def forward(self, x):
         "Log-odds (b,) of x (b, 3, h, w) in [0, 1]: each picture by its own copy."
+        if torch.is_inference_mode_enabled(): # knows no slopes, and a repair needs some
+            with torch.inference_mode(False), torch.no_grad():
+                return self.forward(x.clone())
         said = []
         for k in range(self.draws):
             settings = replace(self.settings, seed=self.settings.seed + k)

@@ -13,6 +13,7 @@ import deepfake_course # first: so that PyTorch and TensorFlow can live in one p
 import hashlib
 import json
 import os
+import random
 from collections import namedtuple
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -30,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from .core import Result, atomic_write, headline, to_batch
-from .metrics import auc
+from .metrics import auc, check_scores
 from .video import resize
 from .forge import self_blend
 from .databases import combine
@@ -165,8 +166,10 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.x, self.y, self.batch, self.epoch = x, y, batch, -1
         self.rng = None if seed is None else np.random.default_rng(seed)
-        if y is not None and (len(y) != len(x) or len(np.unique(y)) < 2):
-            raise ValueError(f"learning takes a label for each of {len(x)} rows, real and fake")
+        if y is not None:
+            self.y = check_scores(y, np.zeros(len(y)))[0]
+            if len(y) != len(x):
+                raise ValueError(f"learning takes a label for each of {len(x)} rows, not {len(y)}")
         train = pd.Series("train", range(len(x)))
         self.change = augment and Augmenter(augment, train, seed or 0, shared=False)
         self.on_epoch_end()
@@ -182,6 +185,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, k):
         rows = self.order[k*self.batch:(k+1)*self.batch]
         x = self.x[rows]
+        if not isinstance(x, np.ndarray) or x.dtype != np.uint8 and x.dtype.kind != "f":
+            raise ValueError("pictures and features are NumPy arrays of uint8 or floats, not "
+                             f"{type(x).__name__} of {x.dtype}")
         x = x/np.float32(255) if x.dtype == np.uint8 else x
         if self.change:
             faces = Faces(torch.from_numpy(x).permute(0, 3, 1, 2), rows=rows)
@@ -222,15 +228,24 @@ class KerasDetector:
             faces = face_examples(data if "face" in data else find_faces(data, self.k), self.side)
         else:
             faces = Examples(data, y)
+        was = random.getstate(), np.random.get_state()
         keras.utils.set_random_seed(self.seed)
-        self.model = self.train(faces.x, faces.y, seed=self.seed)
+        try:
+            self.model = self.train(faces.x, faces.y, seed=self.seed)
+        finally: # the next draw of somebody else does not know that a network was trained
+            random.setstate(was[0])
+            np.random.set_state(was[1])
         return self
 
     def score(self, x):
         "P(fake), (n,)."
         if not hasattr(self, "model"):
             raise ValueError("this detector has learned nothing yet: call fit first")
-        return _ask(self.model, x)[:, 0].astype(float)
+        said = _ask(self.model, x)[:, 0].astype(float)
+        if not np.isfinite(said).all():
+            raise ValueError(f"{(~np.isfinite(said)).sum()} of {len(said)} scores are NaN or "
+                             "infinite: look for NaN in the faces, or at the training")
+        return said
 
 
 def _ask(model, x, batch=32):
@@ -395,7 +410,10 @@ def frozen_features(
     told.update(model.to_json().encode())
     path = Path(folder)/f"{told.hexdigest()[:24]}.npy"
     if path.is_file():
-        return np.load(path, allow_pickle=False)
+        try:
+            return np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"the kept features in {path} are damaged: delete it") from error
     found = frozen_features(model, x, precision=precision)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as f:
