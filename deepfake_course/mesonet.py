@@ -159,9 +159,8 @@ def layer_table(
 )->pd.DataFrame: # One row a layer with weights: kind, output, trainable, statistics
     "Layer by layer: what comes out, how many numbers are learnt, how many are only counted."
     if not hasattr(net, "side"):
-        raise ValueError(f"{type(net).__name__} has no `side`, the size of its faces in pixels: set it")
-    rows, hooks = [], []
-    was, weight = [(part, part.training) for part in net.modules()], next(net.parameters())
+        raise ValueError(f"{type(net).__name__} has no `side`, the pixels of its faces: set it")
+    net, rows = deepcopy(net).eval(), []
 
     def note(name, part, out):
         weights = [w for w in part.parameters(recurse=False)]
@@ -171,15 +170,9 @@ def layer_table(
                          sum(w.numel() for w in weights), sum(b.numel() for b in counted)))
 
     for name, part in net.named_modules():
-        hooks.append(part.register_forward_hook(lambda m, _, out, name=name: note(name, m, out)))
-    try:
-        with torch.inference_mode():
-            net.eval()(weight.new_zeros(1, 3, net.side, net.side))
-    finally: # it is left as it was
-        for hook in hooks:
-            hook.remove()
-        for part, mode in was:
-            part.training = mode
+        part.register_forward_hook(lambda m, _, out, name=name: note(name, m, out))
+    with torch.inference_mode():
+        net(next(net.parameters()).new_zeros(1, 3, net.side, net.side))
     table = pd.DataFrame(rows, columns=["layer", "kind", "output", "trainable", "statistics"])
     return table.set_index("layer")
 
@@ -368,26 +361,21 @@ def diff_models(
     if missing:
         raise ValueError(f"the other network has no stage called {', '.join(missing)}")
     stages = [name for name, part in one.named_children() if any(True for _ in part.parameters())]
+    one, two = (deepcopy(net).eval() for net in (one, two)) # the given ones get no hooks
     given, made, rows = {}, {}, []
-    was = [(part, part.training) for net in (one, two) for part in net.modules()]
-    hooks = [getattr(one, name).register_forward_hook(
-        lambda m, i, out, name=name: (given.update({name: i[0]}), made.update({name: out}))
-        and None) for name in stages]
-    try:
-        with torch.inference_mode():
-            one.eval()(x)
-            for name in [name for name in stages if name in made]:
-                part = getattr(two.eval(), name)
-                count = [sum(w.numel() for w in p.parameters()) for p in (getattr(one, name), part)]
-                out, apart = part(given[name]), np.nan
-                if out.shape == made[name].shape:
-                    apart = float((out - made[name]).abs().max()/made[name].std().clamp(min=1e-12))
-                rows.append((name, *count, apart))
-    finally: # both are left as they were
-        for hook in hooks:
-            hook.remove()
-        for part, mode in was:
-            part.training = mode
+    for name in stages:
+        getattr(one, name).register_forward_hook(
+            lambda m, i, out, name=name: (given.update({name: i[0]}), made.update({name: out}))
+            and None)
+    with torch.inference_mode():
+        one(x)
+        for name in [name for name in stages if name in made]:
+            part = getattr(two, name)
+            count = [sum(w.numel() for w in p.parameters()) for p in (getattr(one, name), part)]
+            out, apart = part(given[name]), np.nan
+            if out.shape == made[name].shape:
+                apart = float((out - made[name]).abs().max()/made[name].std().clamp(min=1e-12))
+            rows.append((name, *count, apart))
     return pd.DataFrame(rows, columns=["stage", "weights", "weights there", "apart"]).set_index(
         "stage")
 

@@ -699,3 +699,11 @@ def test_a_gpu_gives_the_same_changes(preset, faces, split):
 
 def test_parts_are_the_known_groups_of_landmarks():
     assert [len(g) for g in PARTS["eyes"]] == [6, 6] and len(PARTS["mouth"][0]) == 20
+
+
+@pytest.mark.parametrize("scale", [1, 0.5, 0.344, 0.33, 0.206])
+def test_a_codec_moves_nothing_where_it_pads_odd_sides(scale):
+    x = torch.zeros(3, 3, 160, 160)
+    x[:, :, 60:, 120:] = 1
+    seen = through_codec(x, 5, scale).mean((0, 1))
+    assert 160 - seen[110].sum() == pytest.approx(120, abs=1) and 160 - seen[:, 140].sum() == pytest.approx(60, abs=1)

@@ -511,3 +511,19 @@ def test_hiding_the_progress_bar_hides_nothing_else():
     explorer = li.ActivationExplorer(small(), ["block1"], steps=2, keep=1)
     assert explorer.progress.layout.visibility == "hidden"
     assert all(control.layout.visibility != "hidden" for control in explorer.controls.values())
+
+
+@pytest.mark.parametrize("explain", [li.grad_cam, li.gradient, li.occlusion])
+def test_two_logits_are_not_explained_as_one(explain):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small()
+            self.block4 = self.net.block4
+
+        def forward(self, x):
+            said = self.net(x)
+            return torch.stack([-said, said], 1)
+
+    with pytest.raises(ValueError, match=r"says \(1, 2\): explain one log-odds"):
+        explain(Two(), torch.rand(2, 3, 64, 64))

@@ -494,6 +494,32 @@ def test_the_command_trains_a_mesonet(tmp_path):
     assert wrong.exit_code == 2 and "tenth" in wrong.output
 
 
+def test_a_network_in_training_is_judged_as_in_use_and_left_alone(faces):
+    net = stirred(Meso4).train()
+    state, data = {name: v.clone() for name, v in net.state_dict().items()}, Examples(faces.x[:8], np.arange(8) % 2)
+    table = edge_table({"one": net, "again": net}, data, many=4, turns=1)
+    assert table.loc["again", "changed by"] == 0 and table["AUC"].nunique() == 1
+    layer_table(net)
+    assert diff_models(net, net, noise())["apart"].max() == 0
+    with pytest.raises(ValueError, match="faces of 64 px"):
+        diff_models(net, net, noise(side=96))
+    assert all(part.training and not part._forward_hooks for part in net.modules())
+    assert all(torch.equal(v, state[name]) for name, v in net.state_dict().items())
+    with pytest.raises(ValueError, match="no `side`"):
+        layer_table(nn.Linear(2, 1))
+
+
+def test_files_are_made_of_networks_and_faces_that_fit(tmp_path, faces):
+    with pytest.raises(ValueError, match=r"says \(2, 2\).*one log-odds"):
+        export_onnx(PopularPort(side=64), tmp_path / "two.onnx")
+    path = export_onnx(stirred(Meso4), tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match="needs some faces"):
+        quantise(path, tmp_path / "q.onnx", faces.x[:0])
+    with pytest.raises(ValueError, match="faces of 64 px"):
+        quantise(path, tmp_path / "q.onnx", faces.x[:4, :32, :32])
+    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
+
+
 def test_the_bench_has_the_rows_of_the_issue():
     rows = {row.name: row.target for row in _bench.rows_of("mesonet")}
     assert rows["inference-b1"] >= 1.4 and rows["inference-b32"] >= 2 and rows["train-step"] >= 2

@@ -28,7 +28,7 @@ from deepfake_course.post_training import (
     post_train_one, remember, self_attack, unknown_pictures, verdict,
 )  # fmt: skip
 from deepfake_course.samples import load_samples
-from deepfake_course.training import Examples, TinyNet, face_examples
+from deepfake_course.training import Examples, TinyNet, face_examples, predict
 
 torch.set_num_threads(1)
 SIDE, FAST = 32, 0.02  # a rate at which something happens
@@ -142,6 +142,39 @@ def test_a_failing_copy_fails_the_repair(tiny, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         post_train(net, support, pictures(2, 1), PostSettings(freeze=False, tau=None, steps=2))
     assert torch.get_num_threads() == was
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    for wrong, text in ((dict(support="all", rule="both"), "no batch"), (dict(support="all", balanced=True), "no batch"),
+                        (dict(tau=None, batch=4, top=8), "8 nearest of a batch of 4")):  # fmt: skip
+        with pytest.raises(ValueError, match=text):
+            PostSettings(**wrong)
+    with pytest.raises(ValueError, match="has a bias"):
+        net = TinyNet(4)
+        net.head = nn.Linear(net.head.in_features, 1, bias=False)
+        SplitNet(net)
+
+
+def test_the_nearest_of_all_are_as_many_as_asked_for(tiny):
+    net, support = tiny
+    with torch.no_grad():
+        here = net.embed(pictures(3, 1))
+    for top in (2, 6):
+        rows, counts = neighbourhood(support, [here], PostSettings(support="all", tau=None, top=top))
+        assert rows.shape == (3, 1, top) and (counts == 1).all()
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_detector_that_repairs_itself_is_asked_like_any_other(tiny, freeze):
+    net, support = deepcopy(tiny[0]).float(), Support(*(v.float() for v in tiny[1]))
+    asked = PostTrained(net, support, PostSettings(tau=None, rate=FAST, steps=2, freeze=freeze))
+    imgs = (pictures(3, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    with torch.no_grad():
+        said = asked(to_batch(imgs)).sigmoid().numpy()
+    np.testing.assert_allclose(predict(asked, imgs), said, atol=1e-5)
+    assert not any(part.training for part in asked.modules())
+    with pytest.raises(ValueError, match="in training mode"):
+        post_train(deepcopy(net).train(), support, pictures(1, 1))
 
 
 @pytest.mark.parametrize("make, side", [(partial(Meso4, 64), 64), (partial(MesoInception4, 64), 64), (partial(LargeNet, "none"), 64)])

@@ -339,3 +339,51 @@ def test_a_manifest_is_enough():
     rows = find_faces(df, k=2)
     p = score_rows(detector, pd.concat([rows, rows.head(1).assign(face=False)], ignore_index=True))
     assert len(p) == 5 and p[-1] == 0.5
+
+
+# labels and pictures that are not what they seem
+
+
+def test_labels_go_by_place_whatever_their_index():
+    y = np.arange(8) % 2
+    x, order = np.repeat(y, 2 * 2 * 3).reshape(8, 2, 2, 3).astype(np.uint8) * 255, np.r_[7, 2, 0, 1, 3, 6, 5, 4]
+    shuffled = pd.Series(y).iloc[order]
+    for labels in (shuffled, list(y[order]), y[order]):
+        batch, given = tl.Batches(x[order], labels, batch=8)[0]
+        assert (batch[:, 0, 0, 0] == given).all()
+    for wrong, text in (([-1, 1] * 4, "holds -1"), ([0, 2] * 4, "holds 2"), ([0.0, np.nan] * 4, "holds nan"), ([1] * 8, "all 8 labels are 1"),
+                        ([0, 1], "each of 8 rows, not 2")):  # fmt: skip
+        with pytest.raises(ValueError, match=text):
+            tl.Batches(x, wrong)
+
+
+def test_pictures_in_other_numbers_are_refused():
+    x = np.zeros((4, 8, 8, 3), np.uint8)
+    for wrong in (torch.from_numpy(x), x.astype(int)):
+        with pytest.raises(ValueError, match="uint8 or floats"):
+            tl.Batches(wrong)[0]
+
+
+def test_a_detector_says_when_its_scores_are_nan_and_draws_nobody_elses_numbers():
+    import random
+
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1, activation="sigmoid")])
+    detector, x = tl.KerasDetector(lambda x, y, seed: model, side=8), np.zeros((4, 8, 8, 3), np.float32)
+    state = random.getstate(), np.random.get_state()[1].tolist()
+    detector.fit(x.astype(np.uint8), np.array([0, 1, 0, 1]))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == state
+    assert detector.score(x).shape == (4,)
+    with pytest.raises(ValueError, match="2 of 4 scores are NaN"):
+        detector.score(np.where(np.arange(4)[:, None, None, None] < 2, np.nan, x).astype(np.float32))
+
+
+def test_damaged_kept_features_are_named(faces, tmp_path):
+    lower = tl.backbone(weights="none", side=48)[0]
+    first = tl.frozen_features(lower, faces.x[:4], tmp_path)
+    (file,) = tmp_path.iterdir()
+    for damaged in (b"", file.read_bytes()[:-8], b"junk"):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{file.name} are damaged: delete it"):
+            tl.frozen_features(lower, faces.x[:4], tmp_path)
+    file.unlink()
+    np.testing.assert_array_equal(tl.frozen_features(lower, faces.x[:4], tmp_path), first)
