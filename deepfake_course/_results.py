@@ -173,9 +173,10 @@ def code_hash(function) -> str:
     """SHA-256 of the code a function runs: its own and all of the package that it reaches by name.
 
     Hashing the file would make every record stale when a comment is mended; hashing the function
-    alone would miss the ones it calls. So names are followed, and comments, docstrings and blank lines
-    do not count. Attributes (`module.function`) are not followed. The hash is that of the source text,
-    not of the syntax tree, which each version of Python writes in its own way.
+    alone would miss the ones it calls. So names are followed, and comments, docstrings, blank lines and
+    what can only refuse (see `_refuses`) do not count. Attributes (`module.function`) are not followed.
+    The hash is that of the source text, not of the syntax tree, which each version of Python writes in
+    its own way.
     """
     function = inspect.unwrap(function)
     package, seen, todo, parts = function.__module__.split(".")[0], set(), [function], []
@@ -204,11 +205,32 @@ def _read(item):
     """The bare source of a function or class and the names in it; most rows reach the same ones, so read once."""
     source = textwrap.dedent(inspect.getsource(item))
     tree = ast.parse(source)
-    return _bare(source, tree), sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
+    return _bare(source, tree), sorted({node.id for node in _counted(tree) if isinstance(node, ast.Name)})
+
+
+def _counted(node):
+    """A node and all below it, without statements that can only refuse."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not _refuses(child):
+            yield from _counted(child)
+
+
+def _refuses(node) -> bool:
+    """Whether a statement stops or changes nothing: `if ...: raise`, or a call of a check whose answer nobody takes.
+
+    A number that came out was let through, so a clearer error makes no record stale.
+    """
+    if isinstance(node, ast.If):
+        keeps = any(isinstance(part, ast.NamedExpr) for part in ast.walk(node.test))
+        return not node.orelse and not keeps and all(isinstance(n, ast.Raise) or _refuses(n) for n in node.body)
+    call = node.value if isinstance(node, ast.Expr) else None
+    name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+    return name.lstrip("_").startswith("check")
 
 
 def _bare(source, tree):
-    """The source without comments, docstrings and blank lines."""
+    """The source without comments, docstrings, blank lines and what can only refuse."""
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -219,4 +241,6 @@ def _bare(source, tree):
         first = body[0] if isinstance(body, list) and body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
             lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
+        if _refuses(node):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "\n".join(line.rstrip() for line in lines if line.strip())

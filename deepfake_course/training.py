@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 
 import cv2
 import numpy as np
@@ -145,6 +146,9 @@ def predict(
             parts.append(p.reshape(-1).cpu())
     model.train(was)
     p = torch.cat(parts).numpy().astype(float)
+    if len(p) != len(x):
+        raise ValueError(f"{len(p)} answers to {len(x)} rows: a network here gives one log-odds a "
+                         "row, or outputs (b, 2) of real and fake")
     if not np.isfinite(p).all():
         raise FloatingPointError(f"{(~np.isfinite(p)).sum()} of {len(p)} outputs are not numbers: "
                                  "look at the data, or train with a smaller rate")
@@ -153,6 +157,9 @@ def predict(
 
 def _to_x(x):
     "A batch as it is kept, as a network takes it."
+    if isinstance(x, torch.Tensor) and x.dtype == torch.uint8:
+        raise ValueError("bytes are a NumPy array (n, h, w, 3), and a tensor holds floats in [0, 1]:"
+                         " pass x.numpy() with channels last, or to_batch of it")
     if isinstance(x, torch.Tensor) and x.is_floating_point():
         return x
     if getattr(x, "dtype", None) == np.uint8 and x.ndim == 5:
@@ -173,6 +180,9 @@ class Examples:
     def __post_init__(self):
         y = check_scores(self.y, np.zeros(len(self.y)), both=False)[0]
         clip = np.arange(len(y)) if self.clip is None else np.asarray(self.clip)
+        if pd.isna(clip).any():
+            raise ValueError(f"{pd.isna(clip).sum()} rows have no clip, and would never be drawn: "
+                             "name them, or leave them out")
         for name, value in (("y", y), ("clip", clip), ("code", pd.factorize(clip)[0])):
             object.__setattr__(self, name, value)
         sizes = {"x": len(self.x), "y": len(y), "clip": len(clip)}
@@ -742,10 +752,10 @@ def fit(
     progress:bool=False, # Show a bar
 )->tuple[nn.Module, pd.DataFrame]: # The network, ready to be asked; a row an epoch
     "Train a network. The same call goes on where it was stopped, and ends as if it had not been."
-    _check_sides(data, held_out, settings)
     config = _describe(model, data, settings, held_out, loss, augment, evaluate)
     seed, fabric = _seed(config, settings), _fabric(on, settings)
     kept = Checkpoint(folder, config | _place(fabric)) if folder else None
+    _check_run(kept, (data, held_out, settings), (model, loss, augment, evaluate))
     with _own_rng(seed, settings.threads):
         run = Run(fabric, _fresh(model), data, settings, _as_loss(loss), augment, seed)
         if kept and (state := kept.read()):
@@ -809,6 +819,52 @@ def _describe(model, data, settings, held_out, loss, augment, evaluate):
     return {"kind": "fit", "settings": asdict(settings), "network": network,
             "data": _fingerprint(data), "held_out": _fingerprint(held_out),
             **{key: _name(value) for key, value in names.items()}}
+
+
+def _check_run(kept, sides, given):
+    "A name does not tell two lambdas apart; a file beside the checkpoint tells what they were."
+    _check_sides(*sides)
+    if kept is None:
+        return
+    names = "model", "loss", "augment", "evaluate"
+    here = {name: hash_config(repr(_parts(thing)))[:16] for name, thing in zip(names, given)}
+    path = kept.path.with_suffix(".json")
+    there = json.loads(path.read_text()) if kept.path.is_file() and path.is_file() else here
+    if odd := [name for name in here if here[name] != there.get(name)]:
+        raise ValueError(f"{kept.path.name} belongs to another run: {', '.join(odd)} had other "
+                         "code or values there, or Python was another. Take another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, "w") as f:
+        json.dump(here, f)
+
+
+def _parts(thing, depth=6):
+    "What a function does and keeps. Lists and dicts may change on the way, and do not count."
+    more = partial(_parts, depth=depth - 1)
+    if isinstance(thing, (list, dict, set)) or not depth:
+        return type(thing).__name__
+    if isinstance(thing, tuple):
+        return [more(part) for part in thing]
+    if isinstance(thing, (np.ndarray, torch.Tensor)):
+        values = torch.as_tensor(thing).detach().cpu()
+        return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+    if isinstance(thing, CodeType):
+        return thing.co_code, thing.co_names, more(thing.co_consts)
+    if isinstance(thing, FunctionType):
+        kept = [cell.cell_contents for cell in thing.__closure__ or ()]
+        return more((thing.__code__, thing.__defaults__, *kept))
+    if isinstance(thing, MethodType):
+        return more((thing.__func__, thing.__self__))
+    if isinstance(thing, partial):
+        return more((thing.func, thing.args, *sorted(thing.keywords.items())))
+    if isinstance(thing, nn.Module):
+        return more((str(thing), *thing.state_dict().items()))
+    if isinstance(thing, type) or not hasattr(thing, "__dict__"):
+        told = getattr(thing, "__qualname__", None) or repr(thing)
+        return type(thing).__qualname__ if " at 0x" in told else told
+    plain = bool, int, float, str, tuple, np.ndarray, torch.Tensor
+    kept = sorted(item for item in vars(thing).items() if isinstance(item[1], plain))
+    return more((type(thing), *kept))
 
 
 def _fresh(model):

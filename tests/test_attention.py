@@ -259,15 +259,16 @@ def test_a_killed_run_goes_on_bit_by_bit(tmp_path):
     class Stop(Exception):
         pass
 
-    def run(folder, stop=None):
-        count = [0]
+    count = {}
 
-        def loss(model, batch):
-            count[0] += 1
-            if count[0] == stop:
-                raise Stop
-            return at.asrid_loss(model, batch)
+    def loss(model, batch):
+        count["left"] -= 1
+        if count["left"] == 0:
+            raise Stop
+        return at.asrid_loss(model, batch)
 
+    def run(folder, stop=100):
+        count["left"] = stop
         return at.fit(lambda: at.ASRID(16, width=16), data, SHORT, loss=loss, folder=folder, every=1)
 
     with pytest.raises(Stop):

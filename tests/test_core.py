@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deepfake_course import core
-from deepfake_course._results import code_hash
+from deepfake_course._results import _refuses, code_hash
 from deepfake_course.core import Result, atomic_write, compare, config_seed, fetch, hash_file, seed_everything
 
 BODY = bytes(range(256)) * 4000
@@ -286,10 +287,40 @@ BASE = "SCALE = 2\ndef factor():\n    return SCALE\ndef other():\n    return 1\n
         (("return SCALE", "return SCALE + 1"), False),
         (("SCALE = 2", "SCALE = 3"), False),
         (("return x * factor()", "return factor() * x"), False),
+        (("return x * factor()", "if x < 0:\n        raise ValueError(\n            SCALE)\n    return x * factor()"), True),
+        (("return x * factor()", "if x < 0: raise ValueError\n    _check(x, other())\n    return x * factor()"), True),
+        (("return x * factor()", "if x < 0:\n        check(x)\n        raise ValueError\n    return x * factor()"), True),
+        (("return x * factor()", "if x < 0:\n        x = 0\n    return x * factor()"), False),
+        (("return x * factor()", "if x < 0:\n        raise ValueError\n    else:\n        x = 0\n    return x * factor()"), False),
+        (("return x * factor()", "if (x := x + 1) < 0:\n        raise ValueError\n    return x * factor()"), False),
+        (("return x * factor()", "x = _check(x)\n    return x * factor()"), False),
+        (("return x * factor()", "other()\n    return x * factor()"), False),
     ],
 )
 def test_code_hash_sees_what_runs_and_nothing_else(tmp_path, change, same):
     tag = abs(hash(change))
+    assert BASE.count(change[0]) == 1
     before = code_hash(_module(tmp_path, f"before{tag}", BASE).scale)
     after = code_hash(_module(tmp_path, f"after{tag}", BASE.replace(*change)).scale)
     assert (before == after) is same
+
+
+def test_checks_of_the_course_only_refuse():
+    "What the hash of recorded rows leaves out must not be able to change a number."
+    import ast
+
+    called, made = set(), {}
+    for path in Path(core.__file__).parent.glob("[!_]*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and _refuses(node):
+                called.add((path.stem, node.value.func.id))
+            if isinstance(node, ast.FunctionDef) and node.name.lstrip("_").startswith("check"):
+                made[path.stem, node.name] = node
+    assert len(called) > 20
+    for (module, name) in called & set(made):
+        for node in ast.walk(made[module, name]):
+            aims = getattr(node, "targets", None) or [getattr(node, "target", None)]
+            assert not isinstance(node, (ast.Global, ast.Nonlocal, ast.Delete)), (module, name)
+            stored = isinstance(node, (ast.Assign, ast.AugAssign)) and any(isinstance(a, (ast.Attribute, ast.Subscript)) for a in aims)
+            assert not stored, (module, name)

@@ -307,6 +307,73 @@ def test_a_factory_that_makes_another_network_now_is_noticed(tmp_path, data, oth
         tr.fit(make, data, replace(small, epochs=1), folder=tmp_path)
 
 
+class Darker:
+    "An augmentation that is known by what it keeps."
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, batch, rng):
+        return batch
+
+
+def level(value):
+    return lambda model, batch: value + (model(batch["x"]) ** 2).mean()
+
+
+def stretched(by):
+    def make():
+        net = tr.TinyNet()
+        with torch.no_grad():
+            net.head.weight.mul_(by)
+        return net
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "one, two, name",
+    [
+        (dict(loss=level(0)), dict(loss=level(1e6)), "loss"),
+        (dict(loss=lambda model, batch: model(batch["x"]).mean()), dict(loss=lambda model, batch: model(batch["x"]).sum()), "loss"),
+        (dict(loss=partial(level(0))), dict(loss=partial(level(1.0))), "loss"),
+        (dict(augment=Darker(0.1)), dict(augment=Darker(0.9)), "augment"),
+        (dict(augment=Darker(0.1).__call__), dict(augment=Darker(0.9).__call__), "augment"),
+        (dict(model=stretched(1)), dict(model=stretched(2)), "model"),
+    ],
+    ids=["closure", "code", "partial", "object", "method", "factory"],
+)
+def test_another_run_of_the_same_names_is_noticed(one, two, name, tmp_path, data):
+    short = replace(small, epochs=1)
+    first = tr.fit(**dict(model=tr.TinyNet, data=data, settings=short, folder=tmp_path) | one)
+    again = tr.fit(**dict(model=tr.TinyNet, data=data, settings=short, folder=tmp_path) | one)
+    assert same(first[0], again[0])
+    with pytest.raises(ValueError, match=f"another run: {name} had other code"):
+        tr.fit(**dict(model=tr.TinyNet, data=data, settings=short, folder=tmp_path) | two)
+
+
+def test_what_a_function_does_is_told_alike_in_every_process():
+    ask = ("from deepfake_course import training as tr; from functools import partial; import numpy as np\n"
+           "def make(a):\n    def loss(model, batch, b=(1, 2.0)):\n        return a.sum() + np.random.default_rng(0).random()\n    return loss\n"
+           "print(tr._parts((make(np.ones(3)), partial(make, a=object()), 'bce', None, np.random.default_rng(0))))")  # fmt: skip
+    said = {subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(said) == 1 and said != {""}
+
+
+def test_bytes_as_a_tensor_and_too_many_answers_are_refused(data):
+    net = tr.TinyNet()
+    imgs = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="bytes are a NumPy array"):
+        tr.predict(net, imgs)
+    with pytest.raises(ValueError, match="bytes are a NumPy array"):
+        tr.fit(tr.TinyNet, tr.Examples(imgs, np.array([0, 1])), replace(small, epochs=1))
+    with pytest.raises(ValueError, match="6 answers to 2 rows"):
+        tr.predict(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), np.zeros((2, 12), np.float32))
+    for clip in (["a", None], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="1 rows have no clip"):
+            tr.Examples(np.zeros((2, 4)), [0, 1], clip)
+
+
 def test_a_finished_run_is_not_run_again(tmp_path, data):
     one, first = tr.fit(tr.TinyNet, data, small, folder=tmp_path)
 
