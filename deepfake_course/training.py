@@ -158,8 +158,8 @@ def predict(
 def _to_x(x):
     "A batch as it is kept, as a network takes it."
     if isinstance(x, torch.Tensor) and x.dtype == torch.uint8:
-        raise ValueError("bytes are a NumPy array (n, h, w, 3), and a tensor holds floats in [0, 1]:"
-                         " pass x.numpy() with channels last, or to_batch of it")
+        raise ValueError("bytes are a NumPy array (n, h, w, 3), and a tensor holds floats in "
+                         "[0, 1]: pass x.numpy() with channels last, or to_batch of it")
     if isinstance(x, torch.Tensor) and x.is_floating_point():
         return x
     if getattr(x, "dtype", None) == np.uint8 and x.ndim == 5:

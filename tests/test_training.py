@@ -73,9 +73,11 @@ from functools import partial
 import test_training as here
 from deepfake_course import training as tr
 
+PAUSE = {pause}
+
 def roughen(batch, rng):
     print("step", flush=True)
-    time.sleep({pause})
+    time.sleep(PAUSE)
     return batch | {{"x": (batch["x"] + rng.integers(0, 9, batch["x"].shape)).clip(0, 255).astype("uint8")}}
 
 settings = tr.FitSettings(epochs=8, batch=8, rate=5e-3, schedule={schedule!r}, sampling="videos", per_clip=2,
