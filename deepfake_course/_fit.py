@@ -25,9 +25,9 @@ def changes(preset):
     """Changes of lesson 17 for training, or None."""
     if preset == "none":
         return None
-    from .mesonet import augment_batch
+    from .mesonet import _changed
 
-    return partial(augment_batch, preset)
+    return partial(_changed, preset)
 
 
 def detector(net, settings, side, frames, loss, augment, folder, device):

@@ -516,12 +516,9 @@ class Augmenter:
         seed:int=0, # Same seed, epoch and row, same change, whatever else is in the batch
         shared:bool=True, # Whether pictures of one row (a clip) share each draw
     ):
-        self.steps = PRESETS.get(steps, steps) if isinstance(steps, str) else tuple(steps)
-        fine = all(isinstance(step, Step) for step in self.steps)
-        if not fine or not set(_names(self.steps)) <= set(PERTURBATIONS):
-            raise ValueError(f"steps are a preset ({', '.join(PRESETS)}), or a tuple of Steps "
-                             "((Step(...),) if it is one) whose choices are in PERTURBATIONS; "
-                             f"not {steps!r}")
+        _check_steps(steps)
+        known = isinstance(steps, str) and steps in PRESETS
+        self.steps = PRESETS[steps] if known else steps
         if not split.index.is_unique or not (split == "train").any():
             raise ValueError("the split has one side a row of the manifest, some of them 'train'")
         self.split, self.seed, self.shared = split, seed, shared
@@ -542,6 +539,15 @@ class Augmenter:
         "Changed training pictures; another epoch gives other changes."
         self.check(faces)
         return _take_steps(self.steps, faces, f"{self.seed}/{epoch}", self.shared)
+
+def _check_steps(steps):
+    known = isinstance(steps, str) and steps in PRESETS
+    fine = not isinstance(steps, (str, Step)) and all(isinstance(step, Step) for step in steps)
+    if not known and not (fine and set(_names(steps)) <= set(PERTURBATIONS)):
+        raise ValueError(f"steps are a preset ({', '.join(PRESETS)}), or a tuple of Steps "
+                         "((Step(...),) if it is one) whose choices are in PERTURBATIONS; "
+                         f"not {steps!r}")
+
 
 def _names(steps):
     return [name for step in steps for name in step.choices]

@@ -804,12 +804,11 @@ def combine(
 )->pd.DataFrame: # One manifest below the folder that holds all roots
     """Several databases as one.
     People and groups get their database's folder in front of their names."""
-    manifests = [] if isinstance(manifests, pd.DataFrame) else list(manifests)
+    _check_manifests(manifests)
     roots = [os.path.abspath(df.attrs.get("root", "")) for df in manifests]
-    wrong = not all(df.attrs.get("root") and "face" not in df for df in manifests)
-    if not roots or wrong or len(set(roots)) < len(roots):
-        raise ValueError("combine needs a list of manifests from readers, as they are before "
-                         "find_faces, each with another root in attrs")
+    rootless = not all(df.attrs.get("root") for df in manifests)
+    if not roots or rootless or len(set(roots)) < len(roots):
+        raise ValueError(_LIST)
     top, parts = os.path.commonpath(roots), []
     for df, root in zip(manifests, roots):
         below = Path(root).relative_to(top).as_posix()
@@ -824,6 +823,15 @@ def combine(
     notes = [note for part in manifests for note in part.attrs.get("notes", [])]
     df.attrs |= {"root": str(top), "kind": "several", "notes": notes}
     return df
+
+
+_LIST = ("combine needs a list of manifests from readers, as they are before find_faces, each with "
+         "another root in attrs")
+
+
+def _check_manifests(manifests):
+    if isinstance(manifests, pd.DataFrame) or any("face" in df for df in manifests):
+        raise ValueError(_LIST)
 
 # %% ../nbs/14_databases.ipynb #fe77d148
 _REAL, _FAKE = "label == 0", "label == 1"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Meso4', 'MesoInception4', 'layer_table', 'to_keras', 'from_keras', 'load_keras', 'PopularPort', 'diff_models',
-           'augment_batch', 'MesoDetector', 'HeadDetector', 'head_table', 'ConvTraces', 'LargeNet', 'Folded',
-           'export_onnx', 'OnnxDetector', 'quantise', 'edge_table']
+           'MesoDetector', 'HeadDetector', 'head_table', 'ConvTraces', 'LargeNet', 'Folded', 'export_onnx',
+           'OnnxDetector', 'quantise', 'edge_table']
 
 # %% ../nbs/23_mesonet.ipynb #c108bda9
 import deepfake_course # first: so that PyTorch and TensorFlow can live in one process
@@ -36,7 +36,6 @@ from .core import Result, atomic_write, headline, sample, to_batch
 from deepfake_course.metrics import (
     accuracy, auc, balanced_accuracy, bootstrap_ci, delong_test, pool_clips, wilson,
 )
-from .rendering import conv_traces
 from .samples import load_samples, plan_samples
 from .splits import group_folds, image_split
 from .augment import Augmenter, Faces, Step, robustness_curve
@@ -379,21 +378,6 @@ def diff_models(
     return pd.DataFrame(rows, columns=["stage", "weights", "weights there", "apart"]).set_index(
         "stage")
 
-# %% ../nbs/23_mesonet.ipynb #7c1de0b4
-_OWN = Step(.5, {"flip": [1]}), Step(1, {"brightness": (0, .2), "offset": (0, 30)}, True)
-
-
-def augment_batch(
-    steps:str|tuple, # "mesonet": mirror, brightness, offset; a preset of lesson 17; or Steps
-    batch:dict, # What `fit` draws; x (b, h, w, 3) uint8
-    rng:np.random.Generator, # Where the changes come from
-)->dict: # The batch with x (b, 3, h, w) float in [0, 1], each face changed by itself
-    "Changes of lesson 17 for a batch of training faces: for `augment` of `fit`."
-    rows = np.arange(len(batch["x"]))
-    change = Augmenter(_OWN if steps == "mesonet" else steps, pd.Series("train", rows),
-                       int(rng.integers(2**31)), shared=False)
-    return batch | {"x": change(Faces(to_batch(batch["x"]), rows=rows)).x}
-
 # %% ../nbs/23_mesonet.ipynb #060ac400
 class MesoDetector(NetDetector):
     "A MesoNet as a detector, trained as its paper says, in as many steps as there is time for."
@@ -419,7 +403,7 @@ class MesoDetector(NetDetector):
         settings = FitSettings(4, batch, steps//4, 1e-3, "tenth", {"every": every},
                                **options | more)
         make = partial({"Meso4": Meso4, "MesoInception4": MesoInception4}[name], side, momentum)
-        change = partial(augment_batch, augment) if augment else None
+        change = partial(_changed, augment) if augment else None
         loss = _hinge_l2 if loss == "hinge" else loss
         super().__init__(make, settings, side, k, loss=loss, augment=change)
 
@@ -428,9 +412,19 @@ class MesoDetector(NetDetector):
         return np.concatenate([_numbers(self.model_, x[n:n + 32]) for n in range(0, len(x), 32)])
 
 
+_OWN = Step(.5, {"flip": [1]}), Step(1, {"brightness": (0, .2), "offset": (0, 30)}, True)
+
+
 def _hinge_l2(model, batch, pull=.01):
     loss = LOSSES["hinge"](model(batch["x"]), batch["y"]).mean()
     return loss + pull*(model.head.weight**2).sum()
+
+
+def _changed(preset, batch, rng):
+    rows = np.arange(len(batch["x"]))
+    steps = _OWN if preset == "mesonet" else preset
+    change = Augmenter(steps, pd.Series("train", rows), int(rng.integers(2**31)), shared=False)
+    return batch | {"x": change(Faces(to_batch(batch["x"]), rows=rows)).x}
 
 
 def _numbers(call, x): # for batches of bytes
@@ -496,23 +490,29 @@ class ConvTraces(LandmarkDetector):
     """How each pixel follows from its neighbours, by least squares; logistic regression.
     After Guarnera, Giudice, Battiato 2020, who find such kernels by expectation maximisation."""
 
-    def __init__(self, model=None, side=256, k=10):
+    def __init__(self, model=None, side=256, reach=2, k=10):
         model = model or LogisticRegression(C=.1, max_iter=2000)
         super().__init__(make_pipeline(StandardScaler(), model), k=k)
-        self.side = side
+        self.side, self.reach = side, reach
 
     def prepare(self, rows):
         "Kernels (n, 72) of rows from `find_faces`; NaN where there is no face."
-        x, seen = np.full((len(rows), 72), np.nan), rows["face"]
+        x, seen = np.full((len(rows), 3*((2*self.reach + 1)**2 - 1)), np.nan), rows["face"]
         if seen.any():
             x[seen] = self.kernels(to_batch(face_examples(rows[seen], self.side).x))
         return x
 
     def kernels(self, x):
         "Weights (b, 72) of the 24 pixels around every other pixel, for each colour of x."
-        imgs = (255*x).round().numpy() # bytes, as a file has them
-        found = [[conv_traces(one, step=2, turns=0) for one in img] for img in imgs]
-        return np.float32(found).reshape(len(x), 72)
+        n, (h, w) = self.reach, x.shape[2:]
+        places = [(i, j) for i in range(2*n + 1) for j in range(2*n + 1) if (i, j) != (n, n)]
+        found = []
+        for img in (255*x).round().double()/255: # bytes, as a file has them
+            near = torch.stack([img[:, i:h - 2*n + i:2, j:w - 2*n + j:2] for i, j in places], 1)
+            near, own = near.flatten(2), img[:, n:h - n:2, n:w - n:2].flatten(1)[..., None]
+            gram = near @ near.mT + 1e-3*torch.eye(len(places))
+            found.append(torch.linalg.solve(gram, near @ own).flatten())
+        return torch.stack(found).float().numpy()
 
 # %% ../nbs/23_mesonet.ipynb #ce4773e3
 class LargeNet(nn.Module):
@@ -779,7 +779,8 @@ def _run(how, seed, name="MesoInception4", loss="mse", home="A"):
     "A network that has learnt from a part of a database; which rows are held out."
     held, examples = _sides(_faces(home), how, seed), _examples(home)
     steps = 2*_STEPS if name == "Meso4" else _STEPS
-    detector = MesoDetector(name, steps, 3*steps//4, 16, loss=loss, seed=seed)
+    detector = MesoDetector(name, steps, 3*steps//4, 16, loss=loss, seed=seed,
+                            precision="bf16-mixed")
     return detector.fit(examples.take(~held)), held
 
 
@@ -904,7 +905,7 @@ def _cues(seed):
     traces, fold = ConvTraces(), pd.factorize(_faces("A")["target"][~held])[0]
     traces.fit(traces.kernels(to_batch(own.x)), own.y, fold)
     settings = FitSettings(6, 16, 15, 2e-3, "one_cycle", balanced=True, threads=1, seed=seed)
-    large, _ = fit(LargeNet, own, settings, augment=partial(augment_batch, "mesonet"))
+    large, _ = fit(LargeNet, own, settings, augment=partial(_changed, "mesonet"))
     asked = Faces(to_batch(data.x), torch.tensor(data.y).float(), pd.factorize(data.clip)[0])
     curve = robustness_curve({
         "small": lambda x: traces.score(traces.kernels(x)),

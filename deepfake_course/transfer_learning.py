@@ -13,7 +13,6 @@ import deepfake_course # first: so that PyTorch and TensorFlow can live in one p
 import hashlib
 import json
 import os
-import random
 from collections import namedtuple
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -166,10 +165,7 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.x, self.y, self.batch, self.epoch = x, y, batch, -1
         self.rng = None if seed is None else np.random.default_rng(seed)
-        if y is not None:
-            self.y = check_scores(y, np.zeros(len(y)))[0]
-            if len(y) != len(x):
-                raise ValueError(f"learning takes a label for each of {len(x)} rows, not {len(y)}")
+        _check_labels(y, len(x))
         train = pd.Series("train", range(len(x)))
         self.change = augment and Augmenter(augment, train, seed or 0, shared=False)
         self.on_epoch_end()
@@ -199,11 +195,21 @@ class Batches(keras.utils.PyDataset):
         return {label: len(self.y)/2/(self.y == label).sum() for label in (0, 1)}
 
 
-def _in_bytes(x):
+def _check_labels(y, n):
+    if y is None:
+        return
+    if not isinstance(y, np.ndarray):
+        raise ValueError("labels are a NumPy array, since those of a column go by its index and "
+                         f"not by place: not a {type(y).__name__}, but to_numpy() of it")
+    check_scores(y, np.zeros(len(y)))
+    if len(y) != n:
+        raise ValueError(f"learning takes a label for each of {n} rows, not {len(y)}")
+
+
+def _check_bytes(x):
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3:
         raise ValueError(f"faces are (n, side, side, 3) uint8, as face_examples gives them, not "
                          f"{x.shape} {x.dtype}")
-    return x
 
 # %% ../nbs/25_transfer_learning.ipynb #6a124a06
 class KerasDetector:
@@ -228,24 +234,18 @@ class KerasDetector:
             faces = face_examples(data if "face" in data else find_faces(data, self.k), self.side)
         else:
             faces = Examples(data, y)
-        was = random.getstate(), np.random.get_state()
         keras.utils.set_random_seed(self.seed)
-        try:
-            self.model = self.train(faces.x, faces.y, seed=self.seed)
-        finally: # the next draw of somebody else does not know that a network was trained
-            random.setstate(was[0])
-            np.random.set_state(was[1])
+        self.model = self.train(faces.x, faces.y, seed=self.seed)
         return self
 
     def score(self, x):
         "P(fake), (n,)."
         if not hasattr(self, "model"):
             raise ValueError("this detector has learned nothing yet: call fit first")
-        said = _ask(self.model, x)[:, 0].astype(float)
-        if not np.isfinite(said).all():
-            raise ValueError(f"{(~np.isfinite(said)).sum()} of {len(said)} scores are NaN or "
-                             "infinite: look for NaN in the faces, or at the training")
-        return said
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise ValueError(f"{(~np.isfinite(x)).sum()} numbers in x are NaN or infinite: leave "
+                             "those faces out")
+        return _ask(self.model, x)[:, 0].astype(float)
 
 
 def _ask(model, x, batch=32):
@@ -264,7 +264,8 @@ def train_scratch(
     watch:tuple|None=None, # (x, y) that are only looked at, never learnt from
 )->keras.Model: # Trained; `history` holds loss and AUC by epoch
     "Report 002's training of `scratch_cnn`: RMSprop, changed pictures, log-loss."
-    model, batches = scratch_cnn(_in_bytes(x).shape[1]), Batches(x, y, seed=seed, augment=augment)
+    _check_bytes(x)
+    model, batches = scratch_cnn(x.shape[1]), Batches(x, y, seed=seed, augment=augment)
     model.compile("rmsprop", "binary_crossentropy", metrics=[keras.metrics.AUC(name="auc")])
     model.fit(batches, epochs=epochs, verbose=0, class_weight=batches.class_weight(),
               validation_data=watch and Batches(*watch, batch=64))
@@ -410,15 +411,20 @@ def frozen_features(
     told.update(model.to_json().encode())
     path = Path(folder)/f"{told.hexdigest()[:24]}.npy"
     if path.is_file():
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"the kept features in {path} are damaged: delete it") from error
+        _check_kept(path)
+        return np.load(path, allow_pickle=False)
     found = frozen_features(model, x, precision=precision)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as f:
         np.save(f, found)
     return found
+
+
+def _check_kept(path):
+    try:
+        np.load(path, "r", allow_pickle=False) # looks at the start and the length
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"the kept features in {path} are damaged: delete it") from error
 
 
 def _in_bfloat16(model):
@@ -444,7 +450,8 @@ def two_phases(
     precision:str="float32", # Of kept features, see `frozen_features`
 )->keras.Model: # x in [0, 1] -> P(fake); trained
     "Train a new head, then free the last block and go on slowly (report 002, Task 3)."
-    lower, upper, used = backbone(name, weights, _in_bytes(x).shape[1], scale)
+    _check_bytes(x)
+    lower, upper, used = backbone(name, weights, x.shape[1], scale)
     lower.trainable, head = False, _add_head()
     start = keras.Input(lower.output.shape[1:])
     top = keras.Model(start, head(upper(start, training=False)))
@@ -494,7 +501,8 @@ def whole_network(
     rate:float=2e-3, # Highest learning rate
 )->keras.Model: # x in [0, 1] -> P(fake); trained
     "Every weight of `CourseNet`'s trunk learns, with a rate that rises for a quarter and falls."
-    start, net = keras.Input(_in_bytes(x).shape[1:]), course_trunk(x.shape[1])
+    _check_bytes(x)
+    start, net = keras.Input(x.shape[1:]), course_trunk(x.shape[1])
     z = net(dress(start, "course"))
     z = layers.Concatenate()([layers.GlobalAveragePooling2D()(z), layers.GlobalMaxPooling2D()(z)])
     z = layers.Dropout(.3)(layers.Dense(64, activation="relu")(layers.Dropout(.3)(z)))
