@@ -845,6 +845,8 @@ def _parts(thing, depth=6):
         return type(thing).__name__
     if isinstance(thing, tuple):
         return [more(part) for part in thing]
+    if isinstance(thing, frozenset): # as in `x in {"a", "b"}`; its order differs between processes
+        return sorted(map(repr, thing))
     if isinstance(thing, (np.ndarray, torch.Tensor)):
         values = torch.as_tensor(thing).detach().cpu()
         return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
@@ -852,7 +854,8 @@ def _parts(thing, depth=6):
         return thing.co_code, thing.co_names, more(thing.co_consts)
     if isinstance(thing, FunctionType):
         kept = [cell.cell_contents for cell in thing.__closure__ or ()]
-        return more((thing.__code__, thing.__defaults__, *kept))
+        named = sorted((thing.__kwdefaults__ or {}).items())
+        return more((thing.__code__, thing.__defaults__, *named, *kept))
     if isinstance(thing, MethodType):
         return more((thing.__func__, thing.__self__))
     if isinstance(thing, partial):
