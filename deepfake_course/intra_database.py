@@ -36,6 +36,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from .core import Result, headline
@@ -291,7 +292,8 @@ def grid_search(
     parts = {(n, share): prepare(x, fold == n, share, before) for share in pca
              for n in range(fold.max()+1)}
     search = _Search(tried, pca, parts, y, fold)
-    with Parallel(n_jobs, return_as="generator") as pool, tqdm(
+    # matrices this small take one thread: two wait for each other, and MLPs take 5 times as long
+    with threadpool_limits(1, "blas"), Parallel(n_jobs, return_as="generator") as pool, tqdm(
             desc="grid", unit="fit", total=search.aucs.size, disable=not progress) as bar:
         search.bar = bar
         for n in range(fold.max()+1):
