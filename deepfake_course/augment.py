@@ -775,8 +775,7 @@ def robustness_curve(
     progress:bool=False, # Show a bar
 )->pd.DataFrame: # detector, perturbation, strength, value, auc, low, high, accused, caught, clips
     "What detectors are worth along the dial, with 95 % intervals over groups."
-    if faces.y is None or faces.rows is None:
-        raise ValueError("robustness_curve needs y and rows: which clip is each picture from?")
+    _check_curve(faces)
     scores, table = score if isinstance(score, dict) else {"detector": score}, []
     y = pd.Series(faces.y.cpu().numpy()).groupby(faces.rows, sort=False).first()
     group = None if groups is None else groups.loc[y.index].to_numpy()
@@ -794,6 +793,14 @@ def robustness_curve(
                 auc=auc, low=low, high=high, accused=called[y == 0].mean(),
                 caught=called[y == 1].mean(), clips=len(y)))
     return pd.DataFrame(table)
+
+
+def _check_curve(faces):
+    if faces.y is None or faces.rows is None:
+        raise ValueError("robustness_curve needs y and rows: which clip is each picture from?")
+    if pd.Series(faces.y.cpu().numpy()).groupby(faces.rows).nunique().max() > 1:
+        raise ValueError("a clip is real or fake, but pictures with the same number in rows have "
+                         "both labels: rows says which clip each picture is from")
 
 # %% ../nbs/17_augment.ipynb #70710c06
 def draw_robustness(

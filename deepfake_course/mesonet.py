@@ -312,6 +312,9 @@ def _check_file(path):
     import h5py
     if not path.is_file():
         raise ValueError(f"there is no file {path.name}")
+    if path.suffix not in (".h5", ".hdf5"): # by which Keras goes
+        raise ValueError(f"weight files end in .h5 or .hdf5, not {path.name}: if it is one, "
+                         "rename it")
     try:
         with h5py.File(path) as file:
             made = file.attrs.get("backend", b"tensorflow")

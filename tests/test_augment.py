@@ -570,6 +570,9 @@ def test_a_curve_needs_labels_rows_and_finite_scores(faces):
             robustness_curve(lambda x: x.mean((1, 2, 3)).numpy(), bad, "blur")
     with pytest.raises(ValueError, match="NaN"):
         robustness_curve(lambda x: np.full(len(x), np.nan), faces, "blur", (1,))
+    both = replace(faces, rows=np.repeat(0, len(faces.x)))
+    with pytest.raises(ValueError, match="both labels"):
+        robustness_curve(lambda x: x.mean((1, 2, 3)).numpy(), both, "blur", (1,))
     half = replace(faces, y=faces.y * 0.5)
     with pytest.raises(ValueError, match="1 for fake"):
         robustness_curve(lambda x: x.mean((1, 2, 3)).numpy(), half, "blur", (1,))

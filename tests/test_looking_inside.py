@@ -205,6 +205,13 @@ def test_settings_of_a_climb(bad):
         li.maximise_activation(small(), "block1", **bad)
 
 
+def test_a_blur_wider_than_what_a_unit_sees():
+    side = li.receptive_field(small(), "block1")[1]
+    li.maximise_activation(small(), "block1", steps=4, blur=(side - 1) / 3)
+    with pytest.raises(ValueError, match=f"block1 sees {side} px in all"):
+        li.maximise_activation(small(), "block1", steps=4, blur=side / 3)
+
+
 @pytest.mark.parametrize("bad", [[8], [-1], [], ["0"], [0.5], [0, 99]])
 def test_unknown_filters(bad):
     with pytest.raises(ValueError, match="block1 has the filters 0 to 7"):

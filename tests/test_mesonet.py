@@ -207,6 +207,9 @@ def test_weight_files_are_looked_at_before_they_are_believed(tmp_path):
         load_keras(path)
     with pytest.raises(ValueError, match="Meso4 or MesoInception4"):
         load_keras(path, "Xception")
+    with pytest.raises(ValueError, match="not a.weights.txt: if it is one, rename it"):
+        load_keras(path.rename(tmp_path / "a.weights.txt"), "Meso4")
+    (tmp_path / "a.weights.txt").rename(path)
     with h5py.File(path, "a") as file:
         file.attrs["backend"] = np.bytes_(b"theano")
     with pytest.raises(ValueError, match="Keras on theano.*mirrored"):
