@@ -188,8 +188,8 @@ def maximise_activation(
 )->Ascent: # One picture a filter, and how it came about
     """Climb E(x) = f(x) - weight*||x||_p for the unit in the middle of each filter's map.
     Erhan and others 2009; E as in Afchar and others 2018, MesoNet, section 3.3."""
-    _check_climb(steps, rate, weight, p, jitter, blur, keep)
-    small, top, at, filters = _cut_net(net, layer, filters, blur)
+    small, top, at, filters = _cut_net(net, layer, filters)
+    _check_climb(steps, rate, weight, p, jitter, blur, keep, layer, small.side)
     z, rng = _start(net.side, top, small.side, len(filters), seed)
     ask = partial(_slope, small, layer, filters, at, weight, p, jitter, rng)
     heights, frames = [], {}
@@ -211,22 +211,22 @@ def _start(whole, top, side, n, seed):
     return z.clone(memory_format=torch.channels_last), rng
 
 
-def _check_climb(steps, rate, weight, p, jitter, blur, keep):
+def _check_climb(steps, rate, weight, p, jitter, blur, keep, layer, side):
     if steps < 1 or rate <= 0 or weight < 0 or p < 1 or min(jitter, blur, keep) < 0:
         raise ValueError("steps is 1 or more, rate positive, p 1 or more, and weight, jitter, blur "
                          f"and keep 0 or more; got {steps}, {rate}, {p}, {weight}, {jitter}, "
                          f"{blur}, {keep}")
+    if round(3*blur) >= side:
+        raise ValueError(f"blur reaches {round(3*blur)} px to each side, three sigma, but {layer} "
+                         f"sees {side} px in all: take {(side - 1)/3:.3g} or less")
 
 
-def _cut_net(net, layer, filters, blur):
+def _cut_net(net, layer, filters):
     small, (top, side, at) = _quiet(net), receptive_field(net, layer)
     n = layer_output(net, torch.full((1, 3, net.side, net.side), .5), layer).shape[1]
     filters = np.arange(n) if filters is None else np.atleast_1d(filters)
     if not len(filters) or filters.dtype.kind not in "iu" or not np.isin(filters, range(n)).all():
         raise ValueError(f"{layer} has the filters 0 to {n - 1}, not {filters.tolist()}")
-    if round(3*blur) >= side:
-        raise ValueError(f"blur reaches {round(3*blur)} px to each side, three sigma, but {layer} "
-                         f"sees {side} px in all: take less than {side/3:.3g}")
     small.side = side
     return small, top, at, filters
 

@@ -10,6 +10,7 @@ __all__ = ['Meso4', 'MesoInception4', 'layer_table', 'to_keras', 'from_keras', '
 # %% ../nbs/23_mesonet.ipynb #c108bda9
 import deepfake_course # first: so that PyTorch and TensorFlow can live in one process
 
+import shutil
 import time
 import warnings
 from collections import OrderedDict
@@ -295,11 +296,11 @@ def load_keras(
     if name not in _BLOCKS:
         raise ValueError(f"name is {' or '.join(_BLOCKS)}, not {name!r}")
     path, model = Path(path), _twin(name, 256)
-    _check_file(path)
+    ending = _ending(path)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as told, TemporaryDirectory() as folder:
             warnings.simplefilter("always")
-            model.load_weights(path)
+            model.load_weights(shutil.copy(path, Path(folder)/f"copy{ending}"))
         if told: # Keras leaves layers as they were, with a warning
             raise ValueError(told[0].message)
     except (ValueError, KeyError) as error:
@@ -308,22 +309,22 @@ def load_keras(
     return model
 
 
-def _check_file(path):
+def _ending(path):
+    "Keras tells its two formats by the ends of names, which people change."
     import h5py
     if not path.is_file():
         raise ValueError(f"there is no file {path.name}")
-    if path.suffix not in (".h5", ".hdf5"): # by which Keras goes
-        raise ValueError(f"weight files end in .h5 or .hdf5, not {path.name}: if it is one, "
-                         "rename it")
     try:
         with h5py.File(path) as file:
             made = file.attrs.get("backend", b"tensorflow")
+            older = "layer_names" in file.attrs or "model_weights" in file
     except OSError as error:
         raise ValueError(f"{path.name} is damaged or no HDF5 file: get it again") from error
     made = made.decode() if isinstance(made, bytes) else str(made)
     if made != "tensorflow":
         raise ValueError(f"{path.name} was written by Keras on {made}; only TensorFlow's files are "
                          "read, since others may hold mirrored convolutions or channels first")
+    return ".h5" if older else ".weights.h5"
 
 # %% ../nbs/23_mesonet.ipynb #8dfab967
 class PopularPort(MesoInception4):
@@ -670,7 +671,7 @@ def quantise(
     out:str|Path, # Gets the int8 version
     x:np.ndarray, # (n, side, side, 3) uint8: faces that show which values occur
 )->Path: # `out`
-    "Eight bits for what flows between layers, and seven for weights: two products fit 16 bits."
+    "Eight bits for what flows, seven for weights: older processors add two products in 16 bits."
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
     if not len(x):
